@@ -1,0 +1,106 @@
+/**
+ * The seam between those who negotiate a proof of identity (PPP, EAP, IKEv2) and those who can judge
+ * it (local users, RADIUS).
+ */
+import type { Secret } from '../core/secret.ts'
+
+/** Where and how the call comes in; conditions of policies, attributes of RADIUS. */
+export interface CallContext {
+  readonly protocol: string
+  readonly peerAddress: string
+  readonly sessionId: string
+}
+
+export type Proof =
+  /** RFC 1334 §2. */
+  | { readonly method: 'pap'; readonly password: Secret }
+  /** RFC 1994 §4.1: MD5 over identifier, secret, challenge. */
+  | {
+      readonly method: 'chap-md5'
+      readonly identifier: number
+      readonly challenge: Uint8Array
+      readonly response: Uint8Array
+    }
+  /** RFC 2759 §4. The 16-byte challenges and the 24-byte response. */
+  | {
+      readonly method: 'mschapv2'
+      readonly identifier: number
+      readonly authenticatorChallenge: Uint8Array
+      readonly peerChallenge: Uint8Array
+      readonly ntResponse: Uint8Array
+    }
+  /** RFC 2759 §7: change of an expired password. */
+  | {
+      readonly method: 'mschapv2-change-password'
+      readonly identifier: number
+      readonly authenticatorChallenge: Uint8Array
+      readonly peerChallenge: Uint8Array
+      readonly ntResponse: Uint8Array
+      /** 516 bytes, RC4 under the old NT hash. */
+      readonly encryptedPassword: Uint8Array
+      /** 16 bytes. */
+      readonly encryptedHash: Uint8Array
+    }
+
+export type AuthenticationMethod = Proof['method']
+
+export interface AuthenticationRequest {
+  /** As the peer sent it, domain prefix included. */
+  readonly userName: string
+  readonly proof: Proof
+  readonly call: CallContext
+}
+
+/** What an accepted user is given. Absent means: the server's own settings. */
+export interface Authorization {
+  /** The name that sessions, limits and accounting go by. */
+  readonly userName: string
+  /** Host order. */
+  readonly ipv4Address?: number
+  readonly sessionTimeoutSeconds?: number
+  readonly idleTimeoutSeconds?: number
+  readonly maxSessions?: number
+}
+
+/** 16-byte MPPE master keys, from the server's point of view (RFC 3079 §3.3). */
+export interface MasterKeys {
+  readonly receive: Uint8Array
+  readonly send: Uint8Array
+}
+
+/** Why a proof was refused; the peer learns no more than its protocol says (E=691 and the like). */
+export type RejectReason =
+  | 'bad-credentials'
+  | 'locked-out'
+  | 'account-disabled'
+  | 'account-expired'
+  | 'password-expired'
+  | 'no-dial-in'
+  | 'restricted-hours'
+  | 'change-password-failed'
+  | 'method-not-allowed'
+  | 'backend-unavailable'
+
+export type Verdict =
+  | {
+      readonly type: 'accept'
+      readonly authorization: Authorization
+      /** Present for methods that make keys. */
+      readonly keys?: MasterKeys
+      /** MS-CHAPv2: the 42 characters `S=` and 40 hexadecimal digits (RFC 2759 §5). */
+      readonly authenticatorResponse?: string
+      /** Text for the user. */
+      readonly message?: string
+    }
+  | {
+      readonly type: 'reject'
+      readonly reason: RejectReason
+      /** The peer may try again on the same link (MS-CHAPv2 R=1). */
+      readonly canRetry: boolean
+      readonly message?: string
+    }
+
+export interface Authenticator {
+  /** Never rejects its promise: a backend that fails gives `backend-unavailable`. */
+  authenticate(request: AuthenticationRequest): Promise<Verdict>
+}

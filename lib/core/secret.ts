@@ -1,0 +1,61 @@
+/** Bytes that must not be seen: passwords, hashes, keys. */
+import { inspect } from 'node:util'
+import { equalBytes, utf8, utf8Text } from './bytes.ts'
+
+const shown = '[secret]'
+
+/**
+ * Holds secret bytes so that no log line, JSON document, template string or inspection prints them.
+ * `destroy` overwrites them; what is read afterwards is empty.
+ */
+export class Secret {
+  #bytes: Uint8Array
+
+  /** Takes a copy; the caller may wipe its own. */
+  constructor(bytes: Uint8Array) {
+    this.#bytes = Uint8Array.from(bytes)
+  }
+
+  static fromText(text: string): Secret {
+    return new Secret(utf8(text))
+  }
+
+  /** The bytes themselves, not a copy: do not keep them. */
+  expose(): Uint8Array {
+    return this.#bytes
+  }
+
+  exposeText(): string {
+    return utf8Text(this.#bytes)
+  }
+
+  get length(): number {
+    return this.#bytes.length
+  }
+
+  equals(other: Secret): boolean {
+    return equalBytes(this.#bytes, other.#bytes)
+  }
+
+  destroy(): void {
+    this.#bytes.fill(0)
+    this.#bytes = new Uint8Array(0)
+  }
+
+  toString(): string {
+    return shown
+  }
+
+  toJSON(): string {
+    return shown
+  }
+
+  [inspect.custom](): string {
+    return shown
+  }
+}
+
+/** Overwrites temporaries that held key material. */
+export function wipe(...arrays: Uint8Array[]): void {
+  for (const array of arrays) array.fill(0)
+}

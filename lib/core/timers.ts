@@ -1,0 +1,124 @@
+/**
+ * Two kinds of timer. A machine keeps named deadlines in a `TimerTable` and owns no operating-system
+ * timer; drivers hang their machine's next deadline on the one `TimerWheel` of the process.
+ */
+
+/** Named deadlines of one machine, in monotonic milliseconds. */
+export class TimerTable<Name extends string> {
+  readonly #deadlines = new Map<Name, number>()
+
+  set(name: Name, deadlineMs: number): void {
+    this.#deadlines.set(name, deadlineMs)
+  }
+
+  clear(name: Name): void {
+    this.#deadlines.delete(name)
+  }
+
+  clearAll(): void {
+    this.#deadlines.clear()
+  }
+
+  isSet(name: Name): boolean {
+    return this.#deadlines.has(name)
+  }
+
+  /** The earliest deadline, `Infinity` when none is set. */
+  nextDeadlineMs(): number {
+    let next = Number.POSITIVE_INFINITY
+    for (const deadline of this.#deadlines.values()) if (deadline < next) next = deadline
+    return next
+  }
+
+  /** Removes and returns the earliest timer that has run out, or undefined. */
+  takeExpired(nowMs: number): Name | undefined {
+    let found: Name | undefined
+    let foundMs = Number.POSITIVE_INFINITY
+    for (const [name, deadline] of this.#deadlines) {
+      if (deadline <= nowMs && deadline < foundMs) {
+        found = name
+        foundMs = deadline
+      }
+    }
+    if (found !== undefined) this.#deadlines.delete(found)
+    return found
+  }
+}
+
+/** Something that wants to be called at or after a time. One entry is on the wheel at most once. */
+export interface WheelEntry {
+  /** Called once per `schedule`, never before the time asked for, at most one tick after it. */
+  onDeadline(nowMs: number): void
+}
+
+interface Slot {
+  readonly entries: Map<WheelEntry, number>
+}
+
+/**
+ * A hashed timing wheel: scheduling, moving and cancelling cost the same for ten entries as for ten
+ * thousand, and the process needs one operating-system timer.
+ */
+export class TimerWheel {
+  readonly #tickMs: number
+  readonly #slots: Slot[] = []
+  readonly #slotOf = new Map<WheelEntry, Slot>()
+  #lastTick: number
+  #interval: NodeJS.Timeout | undefined
+
+  constructor(nowMs: number, { tickMs = 50, slots = 512 } = {}) {
+    this.#tickMs = tickMs
+    this.#lastTick = Math.floor(nowMs / tickMs)
+    for (let i = 0; i < slots; i++) this.#slots.push({ entries: new Map() })
+  }
+
+  /** Calls `entry` at `deadlineMs`; replaces what it was scheduled for. `Infinity` cancels. */
+  schedule(entry: WheelEntry, deadlineMs: number): void {
+    this.cancel(entry)
+    if (deadlineMs === Number.POSITIVE_INFINITY) return
+    const tick = Math.max(Math.ceil(deadlineMs / this.#tickMs), this.#lastTick + 1)
+    const slot = this.#slots[tick % this.#slots.length]
+    if (slot === undefined) return
+    slot.entries.set(entry, deadlineMs)
+    this.#slotOf.set(entry, slot)
+  }
+
+  cancel(entry: WheelEntry): void {
+    this.#slotOf.get(entry)?.entries.delete(entry)
+    this.#slotOf.delete(entry)
+  }
+
+  /** Fires what is due at `nowMs`. */
+  advance(nowMs: number): void {
+    const nowTick = Math.floor(nowMs / this.#tickMs)
+    const ticks = Math.min(nowTick - this.#lastTick, this.#slots.length)
+    const due: WheelEntry[] = []
+    for (let i = 1; i <= ticks; i++) {
+      const slot = this.#slots[(this.#lastTick + i) % this.#slots.length]
+      if (slot === undefined) continue
+      for (const [entry, deadlineMs] of slot.entries) if (deadlineMs <= nowMs) due.push(entry)
+    }
+    if (ticks > 0) this.#lastTick = nowTick
+    for (const entry of due) {
+      // An earlier entry of this round may have cancelled or moved this one.
+      const deadlineMs = this.#slotOf.get(entry)?.entries.get(entry)
+      if (deadlineMs === undefined || deadlineMs > nowMs) continue
+      this.cancel(entry)
+      entry.onDeadline(nowMs)
+    }
+  }
+
+  /** Ties the wheel to a clock until `stop`. */
+  start(clock: { nowMs(): number }): void {
+    this.#interval ??= setInterval(() => this.advance(clock.nowMs()), this.#tickMs)
+  }
+
+  stop(): void {
+    clearInterval(this.#interval)
+    this.#interval = undefined
+  }
+
+  get size(): number {
+    return this.#slotOf.size
+  }
+}
