@@ -19,6 +19,9 @@ export interface Carrier {
   /** Where IP packets to the peer go. The tunnel writes its own and the PPP header. */
   readonly sink: PacketSink
 
+  /** The largest IP packet that the peer takes, bytes: what `sink.mtuBytes` says from now on. */
+  setMtu(mtuBytes: number): void
+
   /** Sends one PPP frame, from the address field on (FF 03 C0 21 …). Control frames only; never dropped. */
   sendFrame(frame: Uint8Array): void
 
