@@ -1,0 +1,137 @@
+/** The configuration document that the first run writes: every key, with its default and its meaning. */
+import { defaults } from './defaults.ts'
+
+export interface DefaultTextOptions {
+  /** Absent: the line stays a comment and the machine's host name is taken. */
+  readonly serverName?: string
+  readonly listen?: readonly string[]
+  readonly sstpPort?: number
+  readonly certificates?: readonly { readonly cert: string; readonly key: string }[]
+  readonly ipv4?: readonly string[]
+  /** Absent: no IPv6. */
+  readonly ipv6Prefix?: string
+  readonly dns?: readonly string[]
+  readonly stateDirectory?: string
+  readonly controlSocket?: string
+}
+
+/** Text that `parseConfig` reads as the defaults, but for what `options` say. */
+export function defaultConfigText(options: DefaultTextOptions = {}): string {
+  const { lockout } = defaults.auth
+  return `# Configuration of OpenRAS. What is left out has the default that stands here.
+# "openras check" tells what is wrong with it, "openras schema" prints its JSON Schema.
+
+server:
+  # The name that clients dial: it stands in the server certificate.
+  ${optional('name', options.serverName, 'vpn.example.net')}
+  # Addresses to listen on.
+  listen: ${list(options.listen ?? defaults.server.listen)}
+
+# The network interface that all sessions appear behind.
+tun:
+  # %d is a free number.
+  name: ${defaults.tun.name}
+  # Largest IP packet in a tunnel, bytes.
+  mtu: ${defaults.tun.mtu}
+  # auto, offload, plain, or memory (for tests: no interface at all).
+  backend: ${defaults.tun.backend}
+
+# SSTP: PPP over TLS, dialled by Windows and many others.
+sstp:
+  enabled: ${defaults.sstp.enabled}
+  port: ${options.sstpPort ?? defaults.sstp.port}
+  # PEM files. None: the certificate that the first run made. An RSA and an ECDSA pair may stand
+  # side by side. Key files must have mode 0600 or 0640.
+  certificates:${certificates(options.certificates ?? [])}
+  # Hashes for the crypto binding.
+  hashes: ${list(defaults.sstp.hashes)}
+  # Load balancers that speak the PROXY protocol to us: addresses or networks.
+  proxyProtocolFrom: ${list(defaults.sstp.proxyProtocolFrom)}
+
+auth:
+  # mschapv2, chap, pap: offered from strongest to weakest. chap works only for users whose password
+  # is stored reversibly; pap shows the password to this server.
+  methods: ${list(defaults.auth.methods)}
+  # A user name or a source address is refused for a while after too many failures.
+  lockout:
+    attempts: ${lockout.attempts}
+    attemptsPerAddress: ${lockout.attemptsPerAddress}
+    windowSeconds: ${lockout.windowSeconds}
+    durationSeconds: ${lockout.durationSeconds}
+
+# Without this section the users are those of the database: "openras user add NAME".
+# users:
+#   - name: alice
+#     password: correct horse battery staple
+#     dialIn: permit        # or deny, or policy
+#     address: 10.87.0.50   # always this address
+#     groups: [staff]
+
+# What clients are given.
+addresses:
+  # The server's own address in the tunnels; without it the first of the first range.
+  # server: 10.87.0.1
+  # Networks, ranges FROM-TO, or single addresses.
+  ipv4: ${list(options.ipv4 ?? defaults.addresses.ipv4)}
+  # Addresses inside the ranges that are never given out.
+  exclude: ${list(defaults.addresses.exclude)}
+  # Each session gets a /64 of this prefix (48 to 64 bits). Without it there is no IPv6.
+  ${optional('ipv6', options.ipv6Prefix, 'fd87:1234:5678::/48')}
+  dns: ${list(options.dns ?? defaults.addresses.dns)}
+  wins: ${list(defaults.addresses.wins)}
+  # Whether clients may ask for an address of their own choice out of the ranges.
+  requestable: ${defaults.addresses.requestable}
+
+# How far clients reach: all, or serveronly.
+access: ${defaults.access}
+
+# Translation of the clients' IPv4 addresses on their way out.
+nat:
+  enabled: ${defaults.nat.enabled}
+  # auto: the interface that the kernel's routes choose.
+  interface: ${defaults.nat.interface}
+
+# 0 is no limit.
+limits:
+  sessions: ${defaults.limits.sessions}
+  perUser: ${defaults.limits.perUser}
+  # Sessions from one source address.
+  perSource: ${defaults.limits.perSource}
+  # For example {sstp: 500}.
+  perProtocol: {}
+  idleTimeoutSeconds: ${defaults.limits.idleTimeoutSeconds}
+  sessionTimeoutSeconds: ${defaults.limits.sessionTimeoutSeconds}
+
+log:
+  # fatal, error, warn, info, debug, trace, silent.
+  level: ${defaults.log.level}
+  # Without it: standard error.
+  # file: /var/log/openras.log
+
+# Users, keys, certificates and leases.
+state:
+  directory: ${scalar(options.stateDirectory ?? defaults.state.directory)}
+  # Where the commands reach the server; without it: control.sock in the state directory.
+  ${optional('controlSocket', options.controlSocket, '/run/openras/control.sock')}
+`
+}
+
+/** JSON is YAML, so a quoted scalar needs no rules of its own. */
+function scalar(value: string): string {
+  return JSON.stringify(value)
+}
+
+function list(values: readonly string[]): string {
+  return `[${values.map(scalar).join(', ')}]`
+}
+
+function optional(key: string, value: string | undefined, example: string): string {
+  return value === undefined ? `# ${key}: ${example}` : `${key}: ${scalar(value)}`
+}
+
+function certificates(pairs: readonly { readonly cert: string; readonly key: string }[]): string {
+  if (pairs.length === 0) return ' []'
+  return pairs
+    .map(({ cert, key }) => `\n    - cert: ${scalar(cert)}\n      key: ${scalar(key)}`)
+    .join('')
+}

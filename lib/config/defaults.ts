@@ -1,0 +1,75 @@
+/** Every default of the configuration, in the units of the document. */
+
+/** In force when the document says nothing. */
+export const defaults = {
+  server: {
+    /** Addresses to listen on: every IPv4 and every IPv6 address of the machine. */
+    listen: ['0.0.0.0', '::'],
+  },
+  tun: {
+    /** `%d` lets the kernel take the first free number, so that two servers do not meet. */
+    name: 'ras%d',
+    /** Bytes. What Windows' SSTP and L2TP clients negotiate as MRU; larger would only be fragmented. */
+    mtu: 1400,
+    backend: 'auto',
+  },
+  sstp: {
+    enabled: true,
+    /** TCP port, [MS-SSTP] §2.1. */
+    port: 443,
+    /** Empty: the certificate that the first run made, in the state directory. */
+    certificates: [],
+    /** Hash protocols offered for the crypto binding, [MS-SSTP] §2.2.9. */
+    hashes: ['sha256', 'sha1'],
+    proxyProtocolFrom: [],
+  },
+  auth: {
+    /** Only what does not show the password to the server's operator or to a listener on the wire. */
+    methods: ['mschapv2'],
+    lockout: {
+      /** Failures of one user name within the window. */
+      attempts: 10,
+      /** Failures from one source address within the window. */
+      attemptsPerAddress: 30,
+      windowSeconds: 60,
+      durationSeconds: 60,
+    },
+  },
+  user: {
+    dialIn: 'permit',
+    groups: [],
+    disabled: false,
+  },
+  addresses: {
+    ipv4: ['10.87.0.0/16'],
+    exclude: [],
+    dns: [],
+    wins: [],
+    /** Whether a client may ask for an address of its own choice out of the ranges. */
+    requestable: false,
+  },
+  access: 'all',
+  nat: {
+    enabled: true,
+    /** `auto`: whatever interface the kernel's routes choose. */
+    interface: 'auto',
+  },
+  limits: {
+    /** Sessions in all. For every number in this section 0 means no limit. */
+    sessions: 10_000,
+    perUser: 0,
+    perSource: 0,
+    perProtocol: {},
+    idleTimeoutSeconds: 0,
+    sessionTimeoutSeconds: 0,
+  },
+  log: {
+    level: 'info',
+  },
+  state: {
+    directory: '/var/lib/openras',
+  },
+} as const
+
+/** The control socket's name in the state directory, when the document names no other place. */
+export const defaultControlSocketName = 'control.sock'

@@ -1,0 +1,191 @@
+/** The configuration document as people write it: its keys, their meaning, their limits. */
+import { z } from 'zod'
+import { logLevels } from '../core/log.ts'
+import { defaults } from './defaults.ts'
+import * as field from './fields.ts'
+
+const protocols = ['sstp', 'l2tp', 'pptp', 'ikev2'] as const
+
+/** A section whose keys are all optional may be left out as a whole, or hold nothing but comments. */
+function section<Shape extends z.ZodRawShape>(description: string, shape: Shape) {
+  return z
+    .preprocess(value => (value === null ? {} : value), z.strictObject(shape).meta({ description }))
+    .prefault({})
+}
+
+const count = z.int().min(0).max(1_000_000)
+/** 0 to ten years; 0 means none. */
+const seconds = z.int().min(0).max(315_360_000)
+const tcpPort = z.int().min(1).max(65_535)
+
+const certificate = z
+  .strictObject({
+    cert: field.absolutePath.describe('PEM file: the certificate, then its issuers'),
+    key: field.absolutePath.describe('PEM file with the private key, mode 0600 or 0640'),
+  })
+  .meta({ description: 'A server certificate and its key' })
+
+const user = z
+  .strictObject({
+    name: field.userName.describe('Name without domain; case does not matter'),
+    password: field.password.describe('The password in clear'),
+    dialIn: z
+      .enum(['permit', 'deny', 'policy'])
+      .default(defaults.user.dialIn)
+      .describe(
+        'permit, deny, or policy: the access policies decide, and refuse when none applies',
+      ),
+    address: field.ipv4Address.optional().describe('The IPv4 address that this user always gets'),
+    groups: z
+      .array(z.string().min(1).max(256))
+      .max(256)
+      .default([...defaults.user.groups]),
+    disabled: z.boolean().default(defaults.user.disabled),
+    expires: field.instant.optional().describe('From then on the account is refused'),
+    maxSessions: count.optional().describe('Sessions at a time, 0 for no limit'),
+    idleTimeoutSeconds: seconds.optional(),
+    sessionTimeoutSeconds: seconds.optional(),
+  })
+  .meta({ description: 'A user who may dial in' })
+
+export const documentSchema = z
+  .strictObject({
+    server: section('The server as a whole', {
+      name: z
+        .string()
+        .regex(/^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$/, {
+          error: 'expected a host name, such as vpn.example.net',
+        })
+        .optional()
+        .describe("The name that clients dial; this machine's host name when absent"),
+      listen: z
+        .array(field.listenAddress)
+        .min(1)
+        .max(64)
+        .prefault([...defaults.server.listen]),
+    }),
+    tun: section('The network interface that sessions appear behind', {
+      name: field.tunName.prefault(defaults.tun.name),
+      mtu: z
+        .int()
+        .min(576)
+        .max(9216)
+        .default(defaults.tun.mtu)
+        .describe('Largest IP packet, bytes; at least 1280 with IPv6 (RFC 8200 §5)'),
+      backend: z
+        .enum(['auto', 'offload', 'plain', 'memory'])
+        .default(defaults.tun.backend)
+        .describe('auto takes the fastest that the kernel offers'),
+    }),
+    sstp: section('SSTP: PPP over TLS', {
+      enabled: z.boolean().default(defaults.sstp.enabled),
+      port: tcpPort.default(defaults.sstp.port),
+      certificates: z
+        .array(certificate)
+        .max(16)
+        .default([...defaults.sstp.certificates])
+        .describe(
+          'One for RSA and one for ECDSA may stand side by side; none: the one made at first run',
+        ),
+      hashes: z
+        .array(z.enum(['sha256', 'sha1']))
+        .min(1)
+        .refine(isWithoutRepeats, { error: 'expected each hash once' })
+        .default([...defaults.sstp.hashes])
+        .describe('Hash protocols for the crypto binding'),
+      proxyProtocolFrom: z
+        .array(field.ipNetwork)
+        .max(256)
+        .default([])
+        .describe('Load balancers that speak the PROXY protocol to us'),
+    }),
+    auth: section('How users prove who they are', {
+      methods: z
+        .array(z.enum(['mschapv2', 'chap', 'pap']))
+        .min(1)
+        .refine(isWithoutRepeats, { error: 'expected each method once' })
+        .default([...defaults.auth.methods])
+        .describe(
+          'Offered from strongest to weakest. chap needs reversibly stored passwords, pap sends them in clear',
+        ),
+      lockout: section('Refusal after repeated failures', {
+        attempts: z.int().min(1).max(1000).default(defaults.auth.lockout.attempts),
+        attemptsPerAddress: z
+          .int()
+          .min(1)
+          .max(100_000)
+          .default(defaults.auth.lockout.attemptsPerAddress),
+        windowSeconds: z.int().min(1).max(86_400).default(defaults.auth.lockout.windowSeconds),
+        durationSeconds: z.int().min(1).max(604_800).default(defaults.auth.lockout.durationSeconds),
+      }),
+    }),
+    users: z
+      .array(user)
+      .max(100_000)
+      .optional()
+      .describe('The users, when they are kept here; absent: those of the database'),
+    addresses: section('What clients are given', {
+      server: field.ipv4Address
+        .optional()
+        .describe("The server's own address in the tunnels; absent: the first of the first range"),
+      ipv4: z
+        .array(field.ipv4Range)
+        .max(256)
+        .prefault([...defaults.addresses.ipv4]),
+      exclude: z
+        .array(field.ipv4Range)
+        .max(4096)
+        .prefault([...defaults.addresses.exclude])
+        .describe('Addresses inside the ranges that are never given out'),
+      ipv6: field.ipv6Prefix
+        .optional()
+        .describe('Each session gets a /64 out of this prefix; absent: no IPv6'),
+      dns: z.array(field.ipAddress).max(8).default([]).describe('DNS servers, best first'),
+      wins: z.array(field.ipv4Address).max(2).default([]).describe('WINS servers, best first'),
+      requestable: z
+        .boolean()
+        .default(defaults.addresses.requestable)
+        .describe('Whether clients may ask for an address of their own choice'),
+    }),
+    access: z
+      .enum(['all', 'serveronly'])
+      .default(defaults.access)
+      .describe('How far clients reach: all networks, or this server only'),
+    nat: section('Network address translation of what clients send (IPv4)', {
+      enabled: z.boolean().default(defaults.nat.enabled),
+      interface: field.interfaceName.prefault(defaults.nat.interface),
+    }),
+    limits: section('Limits; 0 means none', {
+      sessions: count.default(defaults.limits.sessions).describe('Sessions in all'),
+      perUser: count.default(defaults.limits.perUser),
+      perSource: count
+        .default(defaults.limits.perSource)
+        .describe('Sessions of one source address'),
+      perProtocol: z
+        .partialRecord(z.enum(protocols), count)
+        .default({ ...defaults.limits.perProtocol }),
+      idleTimeoutSeconds: seconds.default(defaults.limits.idleTimeoutSeconds),
+      sessionTimeoutSeconds: seconds.default(defaults.limits.sessionTimeoutSeconds),
+    }),
+    log: section('The log', {
+      level: z.enum(logLevels).default(defaults.log.level),
+      file: field.absolutePath.optional().describe('Absent: standard error'),
+    }),
+    state: section('What outlives a restart', {
+      directory: field.absolutePath
+        .prefault(defaults.state.directory)
+        .describe('Users, keys, certificates, leases; mode 0700'),
+      controlSocket: field.socketPath
+        .optional()
+        .describe(
+          'Where the commands reach the server; absent: control.sock in the state directory',
+        ),
+    }),
+  })
+  .meta({ title: 'OpenRAS configuration' })
+
+export type ConfigDocument = z.output<typeof documentSchema>
+
+function isWithoutRepeats(list: readonly string[]): boolean {
+  return new Set(list).size === list.length
+}

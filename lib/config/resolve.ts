@@ -1,0 +1,250 @@
+/** From the document as written to the configuration that the server works with. */
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import type { Ipv6Network } from '../core/ip-address.ts'
+import type { LogLevel } from '../core/log.ts'
+import type { Secret } from '../core/secret.ts'
+import { defaultControlSocketName } from './defaults.ts'
+import type { ConfigDocument } from './document.ts'
+import type { IpNetwork, Ipv4Range } from './fields.ts'
+import type { PathKey } from './problems.ts'
+
+export type AuthMethodName = 'mschapv2' | 'chap' | 'pap'
+export type DialIn = 'permit' | 'deny' | 'policy'
+
+/** A PEM pair on disk. */
+export interface CertificateFiles {
+  readonly cert: string
+  readonly key: string
+}
+
+export interface UserConfig {
+  readonly name: string
+  readonly password: Secret
+  readonly dialIn: DialIn
+  /** Host order. */
+  readonly ipv4Address?: number
+  readonly groups: readonly string[]
+  readonly isDisabled: boolean
+  readonly expires?: Date
+  /** `Infinity` when there is none of its own, here and below; absent: those of `limits`. */
+  readonly maxSessions?: number
+  readonly idleTimeoutMs?: number
+  readonly sessionTimeoutMs?: number
+}
+
+/**
+ * The one shape of the configuration that the rest of the server sees: complete, checked, in the
+ * units that its names say. Where the document has 0 for no limit, this has `Infinity`.
+ */
+export interface Config {
+  readonly server: {
+    readonly name: string
+    readonly listen: readonly string[]
+  }
+  readonly tun: {
+    /** May hold `%d`: the kernel chooses. */
+    readonly name: string
+    readonly mtuBytes: number
+    readonly backend: 'auto' | 'offload' | 'plain' | 'memory'
+  }
+  readonly sstp: {
+    readonly isEnabled: boolean
+    readonly port: number
+    /** Empty: the pair in the state directory. */
+    readonly certificates: readonly CertificateFiles[]
+    readonly hashes: readonly ('sha256' | 'sha1')[]
+    readonly proxyProtocolFrom: readonly IpNetwork[]
+  }
+  readonly auth: {
+    /** Strongest first. */
+    readonly methods: readonly AuthMethodName[]
+    readonly lockout: {
+      readonly attemptsPerUser: number
+      readonly attemptsPerAddress: number
+      readonly windowMs: number
+      readonly durationMs: number
+    }
+  }
+  /** Absent: the users are those of the database. */
+  readonly users?: readonly UserConfig[]
+  readonly addresses: {
+    /** Host order. */
+    readonly server: number
+    readonly ipv4: readonly Ipv4Range[]
+    readonly exclude: readonly Ipv4Range[]
+    readonly ipv6?: Ipv6Network
+    /** Host order. */
+    readonly dnsIpv4: readonly number[]
+    readonly dnsIpv6: readonly Uint8Array[]
+    readonly winsIpv4: readonly number[]
+    readonly isRequestable: boolean
+  }
+  readonly access: 'all' | 'serveronly'
+  readonly nat: {
+    readonly isEnabled: boolean
+    /** Absent: whatever interface the kernel's routes choose. */
+    readonly interface?: string
+  }
+  readonly limits: {
+    readonly sessions: number
+    readonly sessionsPerUser: number
+    readonly sessionsPerSource: number
+    readonly sessionsPerProtocol: ReadonlyMap<string, number>
+    readonly idleTimeoutMs: number
+    readonly sessionTimeoutMs: number
+  }
+  readonly log: {
+    readonly level: LogLevel
+    readonly file?: string
+  }
+  readonly state: {
+    readonly directory: string
+    readonly controlSocket: string
+  }
+}
+
+const strongestFirst: readonly AuthMethodName[] = ['mschapv2', 'chap', 'pap']
+
+export function resolveConfig(document: ConfigDocument): Config {
+  const { server, tun, sstp, auth, addresses, limits, log, state, nat } = document
+  return {
+    server: { name: server.name ?? hostname(), listen: server.listen },
+    tun: { name: tun.name, mtuBytes: tun.mtu, backend: tun.backend },
+    sstp: {
+      isEnabled: sstp.enabled,
+      port: sstp.port,
+      certificates: sstp.certificates,
+      hashes: sstp.hashes,
+      proxyProtocolFrom: sstp.proxyProtocolFrom,
+    },
+    auth: {
+      methods: strongestFirst.filter(method => auth.methods.includes(method)),
+      lockout: {
+        attemptsPerUser: auth.lockout.attempts,
+        attemptsPerAddress: auth.lockout.attemptsPerAddress,
+        windowMs: auth.lockout.windowSeconds * 1000,
+        durationMs: auth.lockout.durationSeconds * 1000,
+      },
+    },
+    ...(document.users !== undefined && { users: document.users.map(resolveUser) }),
+    addresses: {
+      server: addresses.server ?? firstUsable(addresses.ipv4),
+      ipv4: addresses.ipv4,
+      exclude: addresses.exclude,
+      ...(addresses.ipv6 !== undefined && { ipv6: addresses.ipv6 }),
+      dnsIpv4: addresses.dns.flatMap(dns => (dns.family === 4 ? [dns.address] : [])),
+      dnsIpv6: addresses.dns.flatMap(dns => (dns.family === 6 ? [dns.address] : [])),
+      winsIpv4: addresses.wins,
+      isRequestable: addresses.requestable,
+    },
+    access: document.access,
+    nat: {
+      isEnabled: nat.enabled,
+      ...(nat.interface !== 'auto' && { interface: nat.interface }),
+    },
+    limits: {
+      sessions: orNone(limits.sessions),
+      sessionsPerUser: orNone(limits.perUser),
+      sessionsPerSource: orNone(limits.perSource),
+      sessionsPerProtocol: new Map(
+        Object.entries(limits.perProtocol).map(([protocol, count]) => [protocol, orNone(count)]),
+      ),
+      idleTimeoutMs: orNone(limits.idleTimeoutSeconds * 1000),
+      sessionTimeoutMs: orNone(limits.sessionTimeoutSeconds * 1000),
+    },
+    log: { level: log.level, ...(log.file !== undefined && { file: log.file }) },
+    state: {
+      directory: state.directory,
+      controlSocket: state.controlSocket ?? join(state.directory, defaultControlSocketName),
+    },
+  }
+}
+
+/** What no single field can say: `report` is called for each contradiction between fields. */
+export function checkTogether(
+  document: ConfigDocument,
+  report: (path: readonly PathKey[], message: string) => void,
+): void {
+  const { addresses, tun, users = [], state } = document
+  if (addresses.ipv6 !== undefined && tun.mtu < 1280) {
+    report(['tun', 'mtu'], 'expected at least 1280, since addresses.ipv6 is set (RFC 8200 §5)')
+  }
+  if (addresses.ipv4.length === 0 && addresses.server === undefined) {
+    report(['addresses', 'server'], 'expected an IPv4 address, since addresses.ipv4 is empty')
+  }
+  addresses.ipv4.forEach((range, i) => {
+    const other = addresses.ipv4.findIndex(
+      (earlier, j) => j < i && earlier.first <= range.last && range.first <= earlier.last,
+    )
+    if (other >= 0) {
+      report(['addresses', 'ipv4', i], `expected a range apart from addresses.ipv4[${other}]`)
+    }
+    if (range.first >>> 24 === 0 || range.last >>> 24 >= 224 || holdsLoopback(range)) {
+      report(
+        ['addresses', 'ipv4', i],
+        'expected unicast addresses, none of 0/8, 127/8 or above 223',
+      )
+    }
+  })
+  const names = new Map<string, number>()
+  const fixed = new Map<number, number>()
+  users.forEach((user, i) => {
+    const key = user.name.toLowerCase()
+    const sameName = names.get(key)
+    if (sameName !== undefined) {
+      report(['users', i, 'name'], `expected a name of its own; users[${sameName}] has this one`)
+    }
+    names.set(key, sameName ?? i)
+    if (user.address === undefined) return
+    const sameAddress = fixed.get(user.address)
+    if (sameAddress !== undefined) {
+      report(
+        ['users', i, 'address'],
+        `expected an address of its own; users[${sameAddress}] has this one`,
+      )
+    }
+    fixed.set(user.address, sameAddress ?? i)
+  })
+  const socket = state.controlSocket ?? join(state.directory, defaultControlSocketName)
+  if (Buffer.byteLength(socket) > 107) {
+    report(
+      ['state', 'directory'],
+      'expected a shorter path, or state.controlSocket: a socket path has at most 107 bytes',
+    )
+  }
+}
+
+function resolveUser(user: NonNullable<ConfigDocument['users']>[number]): UserConfig {
+  const { name, password, dialIn, groups, address, expires } = user
+  const { maxSessions, idleTimeoutSeconds, sessionTimeoutSeconds } = user
+  return {
+    name,
+    password,
+    dialIn,
+    groups,
+    isDisabled: user.disabled,
+    ...(address !== undefined && { ipv4Address: address }),
+    ...(expires !== undefined && { expires }),
+    ...(maxSessions !== undefined && { maxSessions: orNone(maxSessions) }),
+    ...(idleTimeoutSeconds !== undefined && { idleTimeoutMs: orNone(idleTimeoutSeconds * 1000) }),
+    ...(sessionTimeoutSeconds !== undefined && {
+      sessionTimeoutMs: orNone(sessionTimeoutSeconds * 1000),
+    }),
+  }
+}
+
+function orNone(value: number): number {
+  return value === 0 ? Number.POSITIVE_INFINITY : value
+}
+
+/** The first address that is not a network's own: `.0` names a network to many clients. */
+function firstUsable(ranges: readonly Ipv4Range[]): number {
+  const range = ranges[0]
+  if (range === undefined) return 0
+  return (range.first & 255) === 0 && range.first < range.last ? range.first + 1 : range.first
+}
+
+function holdsLoopback(range: Ipv4Range): boolean {
+  return range.first >>> 24 <= 127 && range.last >>> 24 >= 127
+}

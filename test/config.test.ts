@@ -1,0 +1,281 @@
+import { hostname } from 'node:os'
+import fc from 'fast-check'
+import t from 'tap'
+import { parse } from 'yaml'
+import { configSchema, defaultConfigText, InvalidConfigError, parseConfig } from '../lib/config.ts'
+import { ConfigError } from '../lib/core/errors.ts'
+import { formatIpv4, formatIpv6, formatIpv6Network, parseIpv4 } from '../lib/core/ip-address.ts'
+
+function problemsOf(text: string): string[] {
+  try {
+    parseConfig(text, 'openras.yaml')
+  } catch (thrown) {
+    if (thrown instanceof InvalidConfigError) return thrown.message.split('\n')
+    throw thrown
+  }
+  return []
+}
+
+t.test('an empty document is the defaults, complete and in the units of the names', async t => {
+  const config = parseConfig('', 'openras.yaml')
+  t.match(config, {
+    server: { name: hostname(), listen: ['0.0.0.0', '::'] },
+    tun: { name: 'ras%d', mtuBytes: 1400, backend: 'auto' },
+    sstp: { isEnabled: true, port: 443, certificates: [], hashes: ['sha256', 'sha1'] },
+    auth: { methods: ['mschapv2'], lockout: { attemptsPerUser: 10, windowMs: 60_000 } },
+    access: 'all',
+    nat: { isEnabled: true },
+    limits: { sessionsPerUser: Number.POSITIVE_INFINITY, idleTimeoutMs: Number.POSITIVE_INFINITY },
+    state: { directory: '/var/lib/openras', controlSocket: '/var/lib/openras/control.sock' },
+  })
+  t.equal(config.users, undefined, 'the users are those of the database')
+  t.equal(config.nat.interface, undefined)
+  t.equal(config.addresses.ipv6, undefined)
+  t.equal(formatIpv4(config.addresses.server), '10.87.0.1')
+  t.same(config, parseConfig('# nothing\nsstp:\n  # port: 443\nlog:\n', 'openras.yaml'))
+})
+
+t.test('PAP and CHAP are off until they are named, and methods come strongest first', async t => {
+  t.same(parseConfig('auth: {methods: [pap, chap, mschapv2]}', 'x').auth.methods, [
+    'mschapv2',
+    'chap',
+    'pap',
+  ])
+  t.match(problemsOf('auth: {methods: []}'), [/auth\.methods: expected at least 1/])
+  t.match(problemsOf('auth: {methods: [pap, pap]}'), [/expected each method once/])
+})
+
+t.test('addresses are values', async t => {
+  const { addresses, sstp } = parseConfig(
+    `
+addresses:
+  server: 10.1.0.1
+  ipv4: [10.1.0.10-10.1.0.20, 10.2.0.0/24, 10.3.0.7]
+  exclude: [10.1.0.15]
+  ipv6: fd00:1:2::/48
+  dns: [192.0.2.53, '2001:db8::53']
+  wins: [192.0.2.54]
+  requestable: true
+sstp: {proxyProtocolFrom: [192.0.2.0/24, '2001:db8::/32']}`,
+    'x',
+  )
+  t.equal(addresses.server, parseIpv4('10.1.0.1'))
+  t.same(
+    addresses.ipv4.map(({ first, last }) => `${formatIpv4(first)} ${formatIpv4(last)}`),
+    ['10.1.0.10 10.1.0.20', '10.2.0.0 10.2.0.255', '10.3.0.7 10.3.0.7'],
+  )
+  t.same(addresses.exclude, [{ first: parseIpv4('10.1.0.15'), last: parseIpv4('10.1.0.15') }])
+  t.equal(addresses.ipv6 && formatIpv6Network(addresses.ipv6), 'fd00:1:2::/48')
+  t.same(addresses.dnsIpv4.map(formatIpv4), ['192.0.2.53'])
+  t.same(addresses.dnsIpv6.map(formatIpv6), ['2001:db8::53'])
+  t.same(addresses.winsIpv4.map(formatIpv4), ['192.0.2.54'])
+  t.equal(addresses.isRequestable, true)
+  t.same(
+    sstp.proxyProtocolFrom.map(network => [network.family, network.prefixLength]),
+    [
+      [4, 24],
+      [6, 32],
+    ],
+  )
+})
+
+t.test('users of the document keep their passwords secret, and times are ms', async t => {
+  const { users, limits } = parseConfig(
+    `
+users:
+  - name: alice
+    password: hunter2
+    dialIn: deny
+    address: 10.87.0.9
+    groups: [staff]
+    disabled: true
+    expires: 2027-01-31
+    maxSessions: 0
+    idleTimeoutSeconds: 90
+  - {name: bob, password: x}
+limits: {perProtocol: {sstp: 5, l2tp: 0}, sessionTimeoutSeconds: 7}`,
+    'x',
+  )
+  const [alice, bob] = users ?? []
+  t.equal(alice?.password.exposeText(), 'hunter2')
+  t.notMatch(JSON.stringify(users), 'hunter2')
+  t.match(alice, {
+    dialIn: 'deny',
+    ipv4Address: parseIpv4('10.87.0.9'),
+    isDisabled: true,
+    expires: new Date('2027-01-31T00:00:00Z'),
+    maxSessions: Number.POSITIVE_INFINITY,
+    idleTimeoutMs: 90_000,
+  })
+  t.equal(bob?.dialIn, 'permit')
+  t.equal(bob?.idleTimeoutMs, undefined, 'left to limits')
+  t.equal(limits.sessionTimeoutMs, 7000)
+  t.same(
+    [...limits.sessionsPerProtocol],
+    [
+      ['sstp', 5],
+      ['l2tp', Number.POSITIVE_INFINITY],
+    ],
+  )
+})
+
+t.test('all problems are told at once, with line, path and what was expected', async t => {
+  t.same(
+    problemsOf(
+      `sstp:
+  prot: 443
+  port: "abc"
+tun: {mtu: 100, NAME: a}
+users:
+  - name: a/b
+    password: 5
+  - name: bob
+addresses:
+  ipv4: [10.0.0.5-10.0.0.1, 10.0.0.1/24]
+limits:
+  perProtocol: {foo: 1, sstp: -1}
+access: none
+auth: {lockout: 5}
+nat: []
+`,
+    ).map(line => line.replace(/expected a user name.*, not/, 'expected a user name, not')),
+    [
+      'openras.yaml:2: sstp.prot: unknown key; expected port',
+      'openras.yaml:3: sstp.port: expected a number, not "abc"',
+      'openras.yaml:4: tun.mtu: expected at least 576, not 100',
+      'openras.yaml:4: tun.NAME: unknown key; expected name',
+      'openras.yaml:6: users[0].name: expected a user name, not "a/b"',
+      'openras.yaml:7: users[0].password: expected text, not what stands there',
+      'openras.yaml:8: users[1].password: missing; expected text',
+      'openras.yaml:10: addresses.ipv4[0]: expected an IPv4 address, a network, or a range FROM-TO, such as 10.87.0.10-10.87.0.99, not "10.0.0.5-10.0.0.1"',
+      'openras.yaml:10: addresses.ipv4[1]: expected an IPv4 address, a network, or a range FROM-TO, such as 10.87.0.10-10.87.0.99, not "10.0.0.1/24"',
+      'openras.yaml:12: limits.perProtocol.sstp: expected at least 0, not -1',
+      'openras.yaml:12: limits.perProtocol.foo: unknown key; expected one of sstp, l2tp, pptp, ikev2',
+      'openras.yaml:13: access: expected one of all, serveronly, not "none"',
+      'openras.yaml:14: auth.lockout: expected a section, not 5',
+      'openras.yaml:15: nat: expected a section, not a list',
+    ],
+  )
+  t.same(problemsOf('- 1'), ['openras.yaml: expected a section, not a list'])
+  t.same(problemsOf('5'), ['openras.yaml: expected a section, not a single value'])
+})
+
+t.test('what is not YAML is a problem with its line', async t => {
+  t.match(problemsOf('a: 1\nb: [\n'), [/^openras\.yaml:\d: expected YAML: /])
+  t.match(problemsOf('tun: {}\ntun: {}'), [
+    /^openras\.yaml:2: expected YAML: Map keys must be unique/,
+  ])
+  const bomb = `a: &a [x,x,x,x,x,x,x,x,x,x]\n${'bcdefg'
+    .split('')
+    .map((name, i) => `${name}: &${name} [${Array(10).fill(`*${'abcdefg'[i]}`).join(',')}]`)
+    .join('\n')}\n`
+  t.match(problemsOf(bomb), [/expected YAML: Excessive alias count/])
+  t.match(problemsOf(' '.repeat(32 * 1024 * 1024 + 1)), [/at most 32 MiB/])
+  t.throws(() => parseConfig('x: 1', 'x'), ConfigError)
+})
+
+t.test('contradictions between fields are told too', async t => {
+  t.match(problemsOf('tun: {mtu: 1000}\naddresses: {ipv6: "fd00::/48"}'), [
+    /openras\.yaml:1: tun\.mtu: expected at least 1280/,
+  ])
+  t.match(problemsOf('addresses: {ipv4: []}'), [/addresses\.server: expected an IPv4 address/])
+  t.match(problemsOf('addresses:\n  ipv4:\n  - 10.0.0.0/24\n  - 10.0.0.9-10.0.1.9'), [
+    /yaml:4: addresses\.ipv4\[1\]: expected a range apart from addresses\.ipv4\[0\]/,
+  ])
+  t.match(problemsOf('addresses: {ipv4: [126.0.0.0-128.0.0.0]}'), [/expected unicast/])
+  t.match(
+    problemsOf(
+      'users:\n- {name: Al, password: x, address: 10.0.0.1}\n- {name: al, password: x, address: 10.0.0.1}',
+    ),
+    [/:3: users\[1\]\.name: .*users\[0\]/, /:3: users\[1\]\.address: .*users\[0\]/],
+  )
+  t.match(problemsOf(`state: {directory: /${'d'.repeat(100)}}`), [/socket path/])
+})
+
+t.test('values of every kind are refused with what was expected', async t => {
+  for (const text of [
+    'addresses: {ipv6: "fd00::/65"}',
+    'addresses: {ipv6: "fd00::1/48"}',
+    'addresses: {dns: [example.net]}',
+    'server: {listen: [localhost]}',
+    'server: {name: "-x"}',
+    'state: {directory: var/lib}',
+    'tun: {name: a/b}',
+    'tun: {name: sixteen-letters-}',
+    'nat: {interface: ".."}',
+    'users: [{name: a, password: ""}]',
+    'users: [{name: a, password: b, expires: 2027-13-01}]',
+    'users: [{name: a, password: b, expires: yesterday}]',
+    'sstp: {port: 65536}',
+    'sstp: {port: 1.5}',
+  ]) {
+    const problems = problemsOf(text)
+    t.equal(problems.length, 1, text)
+    t.match(problems[0], /expected /, text)
+  }
+})
+
+t.test('the document of the first run says the defaults, and every key', async t => {
+  t.same(parseConfig(defaultConfigText(), 'x'), parseConfig('', 'x'))
+  const { properties } = configSchema() as { properties: Record<string, { properties?: object }> }
+  const text = defaultConfigText()
+  for (const [name, section] of Object.entries(properties)) {
+    t.match(text, new RegExp(`^(# )?${name}:`, 'm'), name)
+    for (const key of Object.keys(section.properties ?? {})) {
+      t.match(text, new RegExp(`^ +(# )?${key}:`, 'm'), `${name}.${key}`)
+    }
+  }
+})
+
+t.test('the document of the first run takes what that run found out', async t => {
+  const text = defaultConfigText({
+    serverName: 'vpn.example.net',
+    listen: ['192.0.2.1'],
+    sstpPort: 4443,
+    certificates: [{ cert: '/x/a "b".pem', key: '/x/a.key' }],
+    ipv4: ['10.9.0.0/24'],
+    ipv6Prefix: 'fd01:2:3::/48',
+    dns: ['9.9.9.9'],
+    stateDirectory: '/srv/ras',
+    controlSocket: '/run/ras.sock',
+  })
+  t.match(parseConfig(text, 'x'), {
+    server: { name: 'vpn.example.net', listen: ['192.0.2.1'] },
+    sstp: { port: 4443, certificates: [{ cert: '/x/a "b".pem', key: '/x/a.key' }] },
+    addresses: { server: parseIpv4('10.9.0.1'), dnsIpv4: [parseIpv4('9.9.9.9')] },
+    state: { directory: '/srv/ras', controlSocket: '/run/ras.sock' },
+  })
+})
+
+t.test('the JSON Schema names every section and refuses unknown keys', async t => {
+  const schema = configSchema()
+  t.match(schema, {
+    $schema: 'https://json-schema.org/draft/2020-12/schema',
+    additionalProperties: false,
+    properties: {
+      tun: { additionalProperties: false, properties: { mtu: { minimum: 576, default: 1400 } } },
+      addresses: { properties: { ipv4: { items: { type: 'string' } } } },
+      users: { items: { required: ['name', 'password'] } },
+    },
+  })
+  t.same(JSON.parse(JSON.stringify(schema)), schema)
+})
+
+t.test('arbitrary documents are read or refused, never anything else', async t => {
+  const keys = Object.keys(parse(defaultConfigText()))
+  fc.assert(
+    fc.property(
+      fc.oneof(
+        fc.string(),
+        fc
+          .dictionary(fc.oneof(fc.constantFrom(...keys), fc.string()), fc.jsonValue())
+          .map(value => JSON.stringify(value)),
+      ),
+      text => {
+        problemsOf(text)
+      },
+    ),
+    { seed: 20, numRuns: 150 },
+  )
+  t.pass()
+})
