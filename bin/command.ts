@@ -1,0 +1,56 @@
+/** What a command of `openras` is, and what they share: exit codes, options, where the server is. */
+import { existsSync, readFileSync } from 'node:fs'
+import { type ParseArgsConfig, parseArgs } from 'node:util'
+import { type Config, parseConfig } from '../lib/config.ts'
+import { ConfigError, messageOf, UsageError } from '../lib/core/errors.ts'
+
+export const ExitCode = {
+  success: 0,
+  /** What was asked for could not be done. */
+  failure: 1,
+  /** The command line or the configuration is wrong. */
+  usage: 2,
+  /** The command needs a running server and there is none. */
+  notRunning: 3,
+} as const
+export type ExitCode = (typeof ExitCode)[keyof typeof ExitCode]
+
+export interface Command {
+  readonly name: string
+  readonly synopsis: string
+  readonly summary: string
+  readonly help: string
+  run(args: readonly string[]): Promise<ExitCode>
+}
+
+export const defaultConfigPath = '/etc/openras/openras.yaml'
+
+type Options = NonNullable<ParseArgsConfig['options']>
+
+/** Options and positional arguments; throws UsageError on anything else. */
+export function readArguments<T extends Options>(args: readonly string[], options: T) {
+  try {
+    return parseArgs({ args: [...args], options, allowPositionals: true, strict: true })
+  } catch (error) {
+    throw new UsageError(messageOf(error))
+  }
+}
+
+/** The configuration at `path`, or at the default place. Throws ConfigError. */
+export function loadConfig(path = defaultConfigPath): Config {
+  if (!existsSync(path)) {
+    throw new ConfigError(
+      '',
+      `there is no configuration at ${path}: "openras init --config ${path}" writes one`,
+    )
+  }
+  return parseConfig(readText(path), path)
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    throw new ConfigError('', `the configuration ${path} cannot be read`, { cause: error })
+  }
+}
