@@ -27,22 +27,6 @@ const ATTRIBUTES_MAX = 8
 /** RFC 7296 §3.3.1. */
 export const ProtocolId = { IKE: 1, AH: 2, ESP: 3 } as const
 
-/** RFC 7296 §3.3.2, RFC 9370 §4: additional key exchanges. */
-export const TransformType = {
-  ENCR: 1,
-  PRF: 2,
-  INTEG: 3,
-  KE: 4,
-  ESN: 5,
-  ADDKE1: 6,
-  ADDKE2: 7,
-  ADDKE3: 8,
-  ADDKE4: 9,
-  ADDKE5: 10,
-  ADDKE6: 11,
-  ADDKE7: 12,
-} as const
-
 /** RFC 7296 §3.3.5: the only attribute in use. */
 export const KEY_LENGTH_ATTRIBUTE = 14
 
