@@ -83,6 +83,21 @@ export function parseIpv4Network(text: string): Ipv4Network | undefined {
     : undefined
 }
 
+/** The fewest networks that hold exactly the addresses from `first` to `last`, both in host order. */
+export function ipv4NetworksOfRange(first: number, last: number): Ipv4Network[] {
+  const networks: Ipv4Network[] = []
+  for (let address = first; address <= last; ) {
+    let hostBits = 0
+    while (hostBits < 32 && address % 2 ** (hostBits + 1) === 0) {
+      if (address + 2 ** (hostBits + 1) - 1 > last) break
+      hostBits++
+    }
+    networks.push({ address, prefixLength: 32 - hostBits })
+    address += 2 ** hostBits
+  }
+  return networks
+}
+
 /** `fd00::/48`; a bare address is a /128. Undefined when malformed or when host bits are set. */
 export function parseIpv6Network(text: string): Ipv6Network | undefined {
   const [addressText = '', lengthText, ...rest] = text.split('/')
