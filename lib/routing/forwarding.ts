@@ -2,7 +2,6 @@
  * Lets tunnel packets through this machine: IP forwarding, NAT44 and the access rule. Everything is
  * put back by `revert`, and what a killed server left is put back by the next one to start.
  */
-import { SystemError } from '../core/errors.ts'
 import type { Ipv4Network } from '../core/ip-address.ts'
 import { runTool } from './command.ts'
 import { isAlive, Ledger, type LedgerState, thisHolder } from './ledger.ts'
@@ -17,13 +16,13 @@ export interface ForwardingSettings {
   readonly ipv4Networks: readonly Ipv4Network[]
   /** Whether tunnels have IPv6 addresses. */
   readonly hasIpv6: boolean
-  /** Undefined: no NAT. `auto`: the interface of the IPv4 default route. */
+  /** Undefined: no NAT. `auto`: whichever interface the kernel's routes choose. */
   readonly natInterface: string | undefined
 }
 
 /** What is in force, for status and the log. */
 export interface ForwardingStatus {
-  /** The interface that tunnel addresses are translated on; `any` when there is no default route. */
+  /** The interface that tunnel addresses are translated on. */
   readonly natInterface: string | undefined
   /** Kernel settings that this server needs, in dotted form. */
   readonly settings: readonly string[]
@@ -57,12 +56,12 @@ export class Forwarding {
   async apply(settings: ForwardingSettings): Promise<ForwardingStatus> {
     const table = tableName(settings.tunName)
     if (this.#table !== undefined && this.#table !== table) await this.revert()
-    const natInterface = await resolveNatInterface(settings)
+    const natInterface = settings.access === 'serveronly' ? undefined : settings.natInterface
     const ruleset = formatRuleset({
       tunName: settings.tunName,
       access: settings.access,
       natNetworks: natInterface === undefined ? [] : settings.ipv4Networks,
-      natInterface: natInterface === 'any' ? undefined : natInterface,
+      natInterface: natInterface === 'auto' ? undefined : natInterface,
     })
     const wanted = wantedSettings(settings)
     await this.#ledger.transact(async (state, save) => {
@@ -171,33 +170,6 @@ async function recoverDead(state: LedgerState, save: () => void): Promise<string
   releaseUnused(state)
   save()
   return stale
-}
-
-async function resolveNatInterface(settings: ForwardingSettings): Promise<string | undefined> {
-  const { natInterface } = settings
-  if (natInterface === undefined || settings.access === 'serveronly') return undefined
-  if (settings.ipv4Networks.length === 0) return undefined
-  if (natInterface !== 'auto') return natInterface
-  const name = defaultInterface(await runTool('ip', ['-4', '-json', 'route', 'show', 'default']))
-  return name === settings.tunName ? undefined : (name ?? 'any')
-}
-
-/** The device of the default route with the lowest metric in `ip -json route show default`. */
-function defaultInterface(json: string): string | undefined {
-  let routes: unknown
-  try {
-    routes = JSON.parse(json === '' ? '[]' : json)
-  } catch (error) {
-    throw new SystemError('ip route did not answer with JSON', { cause: error })
-  }
-  const found = (Array.isArray(routes) ? routes : [])
-    .map((route: { dev?: unknown; metric?: unknown }) => ({
-      name: typeof route.dev === 'string' ? route.dev : undefined,
-      metric: typeof route.metric === 'number' ? route.metric : 0,
-    }))
-    .filter(route => route.name !== undefined)
-    .sort((a, b) => a.metric - b.metric)
-  return found[0]?.name
 }
 
 function dotted(key: SysctlKey): string {

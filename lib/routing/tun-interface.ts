@@ -73,7 +73,7 @@ export class TunInterface {
     try {
       await runTool('ip', [family, kind, action, target, 'dev', this.#name, ...extra])
     } catch (error) {
-      if (action === 'add' && /File exists/.test(messageOf(error))) {
+      if (action === 'add' && /File exists|already assigned/.test(messageOf(error))) {
         throw new SystemError(
           `${target} is already ${kind === 'addr' ? 'an address' : 'routed'} on this machine (ip ${family} route show ${target}): choose other addresses for the tunnels`,
           { cause: error },

@@ -33,6 +33,9 @@ export class Router {
     for (const namespace of [inside, router, beyond]) {
       ip('netns', 'add', namespace)
       ip('-n', namespace, 'link', 'set', 'lo', 'up')
+      // Nobody else is on these links; waiting for them to object would take a second.
+      const noDad = ['net.ipv6.conf.all.accept_dad=0', 'net.ipv6.conf.default.accept_dad=0']
+      ip('netns', 'exec', namespace, 'sysctl', '-qw', ...noDad)
     }
     const link = (a: string, aName: string, b: string, bName: string) =>
       ip('-n', a, 'link', 'add', aName, 'type', 'veth', 'peer', 'name', bName, 'netns', b)

@@ -10,6 +10,12 @@ function inNamespace(...command: string[]): string {
   return execFileSync('ip', ['netns', 'exec', namespace, ...command], { encoding: 'utf8' })
 }
 
+function flush(device: string): void {
+  inNamespace('ip', 'addr', 'flush', 'dev', device)
+  inNamespace('ip', '-4', 'route', 'flush', 'dev', device)
+  inNamespace('ip', '-6', 'route', 'flush', 'dev', device)
+}
+
 /** One line of output per step; see tun-process.ts. */
 function steps(...names: string[]): string[] {
   const args = [process.execPath, ...process.execArgv, program, ...names]
@@ -38,8 +44,7 @@ t.test(
     t.match(inNamespace('ip', '-4', 'route'), '10.91.0.0/24 dev ras0')
     t.match(inNamespace('ip', '-6', 'route'), 'fd91::/64 dev ras0')
 
-    inNamespace('ip', 'addr', 'flush', 'dev', 'ras0')
-    inNamespace('ip', 'route', 'flush', 'dev', 'ras0')
+    flush('ras0')
     t.same(steps('first', 'second', 'teardown'), ['ok', 'ok', 'ok'], 'a change, then the end')
     t.notMatch(inNamespace('ip', '-o', 'addr', 'show', 'dev', 'ras0'), /inet6? /)
     t.notMatch(inNamespace('ip', '-4', 'route'), 'ras0')
@@ -52,6 +57,7 @@ t.test(
     t.match(inNamespace('ip', '-4', 'route'), '10.91.0.0/24 dev lan0', 'the other route stands')
 
     inNamespace('ip', 'route', 'flush', 'dev', 'lan0')
+    flush('ras0')
     t.same(steps('first', 'vanish', 'teardown'), ['ok', 'ok', 'ok'], 'a vanished device is fine')
   },
 )
