@@ -13,6 +13,7 @@ import { messageOf } from './core/errors.ts'
 
 export { defaultConfigText } from './config/default-text.ts'
 export type { IpNetwork, Ipv4Range } from './config/fields.ts'
+export { isUserName } from './config/fields.ts'
 export { type ConfigProblem, InvalidConfigError } from './config/problems.ts'
 export type {
   AuthMethodName,
