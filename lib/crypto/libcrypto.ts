@@ -1,0 +1,98 @@
+/**
+ * OpenSSL's libcrypto in this process, called through koffi. Pointers are native addresses as plain
+ * numbers (31 ns a call, where a byte array costs twice that). Every symbol is probed: what a Node
+ * with another OpenSSL does not carry is undefined here, and its users fall back.
+ */
+import { createRequire } from 'node:module'
+import type * as Koffi from 'koffi'
+
+/** EVP_CIPHER_CTX_ctrl commands: openssl/evp.h. */
+export const EvpCtrl = { setIvLength: 0x09, getTag: 0x10, setTag: 0x11 } as const
+
+/** The EVP calls of a packet; all or none of them are there. Results: 1 is success. */
+export interface EvpCalls {
+  newContext(): number
+  freeContext(context: number): void
+  /** Address of a cipher's method table, 0 when this OpenSSL does not have it. */
+  cipherByName(nameAddress: number): number
+  initEncrypt(context: number, cipher: number, engine: 0, key: number, iv: number): number
+  initDecrypt(context: number, cipher: number, engine: 0, key: number, iv: number): number
+  control(context: number, command: number, value: number, address: number): number
+  setPadding(context: number, isOn: 0 | 1): number
+  /** EVP_Cipher: no length pointer; bytes written, or -1 when it refuses. */
+  cipher(context: number, out: number, input: number, lengthBytes: number): number
+  finishEncrypt(context: number, out: number, writtenBytes: number): number
+  /** 1 when the tag is right. */
+  finishDecrypt(context: number, out: number, writtenBytes: number): number
+}
+
+/** One hash with its state as bytes that may be copied. Results: 1 is success. */
+export interface HashStateCalls {
+  init(state: number): number
+  update(state: number, data: number, lengthBytes: number): number
+  final(digest: number, state: number): number
+}
+
+export type StateHash = 'sha1' | 'sha256' | 'sha384' | 'sha512'
+
+export interface Libcrypto {
+  readonly evp: EvpCalls
+  readonly hashes: Readonly<Partial<Record<StateHash, HashStateCalls>>>
+  addressOf(bytes: Uint8Array): number
+}
+
+let isProbed = false
+let found: Libcrypto | undefined
+
+/** The library, or undefined when koffi or the EVP symbols are missing. */
+export function libcrypto(): Libcrypto | undefined {
+  if (!isProbed) {
+    isProbed = true
+    found = probe()
+  }
+  return found
+}
+
+function probe(): Libcrypto | undefined {
+  try {
+    // Loaded on demand: where koffi has no binary, the portable providers must still work.
+    const koffi = createRequire(import.meta.url)('koffi') as typeof Koffi
+    const library = koffi.load(null)
+    const hashes: Partial<Record<StateHash, HashStateCalls>> = {}
+    for (const hash of ['sha1', 'sha256', 'sha384', 'sha512'] as const) {
+      const calls = declareHash(library, hash.toUpperCase())
+      if (calls !== undefined) hashes[hash] = calls
+    }
+    return { evp: declareEvp(library), hashes, addressOf: bytes => Number(koffi.address(bytes)) }
+  } catch (_missing) {
+    return undefined
+  }
+}
+
+function declareEvp(library: Koffi.LibraryHandle): EvpCalls {
+  const init = '(intptr_t, intptr_t, intptr_t, intptr_t, intptr_t)'
+  return {
+    newContext: library.func('intptr_t EVP_CIPHER_CTX_new()'),
+    freeContext: library.func('void EVP_CIPHER_CTX_free(intptr_t)'),
+    cipherByName: library.func('intptr_t EVP_get_cipherbyname(intptr_t)'),
+    initEncrypt: library.func(`int EVP_EncryptInit_ex${init}`),
+    initDecrypt: library.func(`int EVP_DecryptInit_ex${init}`),
+    control: library.func('int EVP_CIPHER_CTX_ctrl(intptr_t, int, int, intptr_t)'),
+    setPadding: library.func('int EVP_CIPHER_CTX_set_padding(intptr_t, int)'),
+    cipher: library.func('int EVP_Cipher(intptr_t, intptr_t, intptr_t, uint32_t)'),
+    finishEncrypt: library.func('int EVP_EncryptFinal_ex(intptr_t, intptr_t, intptr_t)'),
+    finishDecrypt: library.func('int EVP_DecryptFinal_ex(intptr_t, intptr_t, intptr_t)'),
+  }
+}
+
+function declareHash(library: Koffi.LibraryHandle, name: string): HashStateCalls | undefined {
+  try {
+    return {
+      init: library.func(`int ${name}_Init(intptr_t)`),
+      update: library.func(`int ${name}_Update(intptr_t, intptr_t, intptr_t)`),
+      final: library.func(`int ${name}_Final(intptr_t, intptr_t)`),
+    }
+  } catch (_missing) {
+    return undefined
+  }
+}
