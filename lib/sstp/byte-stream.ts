@@ -1,0 +1,12 @@
+/** What a call needs of the connection under it: a TLS socket, or a double in tests. */
+export interface ByteStream {
+  /**
+   * Queues bytes and calls back exactly once: when they have left, or when the stream has failed or
+   * was destroyed. `bytes` must not change before that.
+   */
+  write(bytes: Uint8Array, callback: () => void): unknown
+  /** Sends what is queued, then says that no more comes. */
+  end(): unknown
+  /** Drops the connection; callbacks of pending writes still come. */
+  destroy(): unknown
+}

@@ -1,0 +1,122 @@
+/**
+ * TLS for the server side. Connections come from elsewhere (they may have spoken the PROXY protocol
+ * before), so a TLS server without a port of its own is given them.
+ *
+ * Tickets and session caches are off: a resumed handshake shows no certificate, and the crypto
+ * binding is about the certificate that this connection showed.
+ */
+import { constants } from 'node:crypto'
+import type { Socket } from 'node:net'
+import {
+  createSecureContext,
+  createServer,
+  type SecureContextOptions,
+  type Server,
+  type TLSSocket,
+} from 'node:tls'
+import { CertificateError, messageOf } from '../core/errors.ts'
+import type { Secret } from '../core/secret.ts'
+
+export interface CertificatePair {
+  /** PEM: the leaf first, then intermediates. */
+  readonly cert: string | Uint8Array
+  /** PEM. */
+  readonly key: Secret
+}
+
+/**
+ * Ephemeral key exchange and authenticated ciphers only; AES-128 first, which is the cheaper of two
+ * that nobody breaks. Windows 10 and later, and everybody else, has one of them for RSA and for ECDSA.
+ */
+const CIPHERS = [
+  'TLS_AES_128_GCM_SHA256',
+  'TLS_AES_256_GCM_SHA384',
+  'TLS_CHACHA20_POLY1305_SHA256',
+  'ECDHE-ECDSA-AES128-GCM-SHA256',
+  'ECDHE-RSA-AES128-GCM-SHA256',
+  'ECDHE-ECDSA-AES256-GCM-SHA384',
+  'ECDHE-RSA-AES256-GCM-SHA384',
+  'ECDHE-ECDSA-CHACHA20-POLY1305',
+  'ECDHE-RSA-CHACHA20-POLY1305',
+].join(':')
+
+/** One who waits for a handshake. Exactly one of the two is called, unless the socket closes first. */
+export interface Handshake {
+  secured(socket: TLSSocket): void
+  failed(code: string): void
+}
+
+export class TlsAcceptor {
+  readonly #server: Server
+  readonly #waiting = new Map<string, Handshake>()
+
+  /** Throws CertificateError. */
+  constructor(certificates: readonly CertificatePair[]) {
+    // The listener's own timer ends slow handshakes.
+    this.#server = createServer({ ...contextOptions(certificates), handshakeTimeout: 2 ** 31 - 1 })
+    this.#server.on('secureConnection', socket => {
+      const handshake = this.#take(socket)
+      if (handshake === undefined) socket.destroy()
+      else handshake.secured(socket)
+    })
+    this.#server.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
+      this.#take(socket)?.failed(error.code ?? 'ERR_TLS')
+    })
+  }
+
+  /** Starts the handshake on a connection. What was put back into its stream is read first. */
+  accept(socket: Socket, handshake: Handshake): void {
+    const name = connectionName(socket)
+    if (name === undefined) {
+      socket.destroy()
+      return
+    }
+    this.#waiting.set(name, handshake)
+    socket.once('close', () => {
+      if (this.#waiting.get(name) === handshake) this.#waiting.delete(name)
+    })
+    this.#server.emit('connection', socket)
+  }
+
+  /** For new handshakes; connections that stand keep theirs. Throws CertificateError, changing nothing. */
+  reload(certificates: readonly CertificatePair[]): void {
+    this.#server.setSecureContext(contextOptions(certificates))
+  }
+
+  #take(socket: Socket): Handshake | undefined {
+    const name = connectionName(socket)
+    const handshake = name === undefined ? undefined : this.#waiting.get(name)
+    if (name !== undefined) this.#waiting.delete(name)
+    return handshake
+  }
+}
+
+/**
+ * The addresses and ports of both ends: no two live connections share them. The TLS server hands out
+ * a socket of its own around ours, and this is what they have in common.
+ */
+function connectionName(socket: Socket): string | undefined {
+  const { remoteAddress, remotePort, localAddress, localPort } = socket
+  if (remoteAddress === undefined) return undefined
+  return `${remoteAddress} ${remotePort} ${localAddress} ${localPort}`
+}
+
+function contextOptions(certificates: readonly CertificatePair[]): SecureContextOptions {
+  if (certificates.length === 0) throw new CertificateError('no certificate is configured')
+  const options: SecureContextOptions = {
+    cert: certificates.map(({ cert }) => (typeof cert === 'string' ? cert : Buffer.from(cert))),
+    key: certificates.map(({ key }) => Buffer.from(key.expose())),
+    minVersion: 'TLSv1.2',
+    ciphers: CIPHERS,
+    ecdhCurve: 'auto',
+    honorCipherOrder: true,
+    secureOptions: constants.SSL_OP_NO_TICKET | constants.SSL_OP_NO_RENEGOTIATION,
+  }
+  try {
+    createSecureContext(options)
+  } catch (error) {
+    const message = `certificate and key are not usable: ${messageOf(error)}`
+    throw new CertificateError(message, { cause: error })
+  }
+  return options
+}
