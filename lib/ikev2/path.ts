@@ -1,0 +1,36 @@
+/** Where datagrams of an IKE SA go: two endpoints. */
+import { equalBytes, fromHex, putU32 } from '../core/bytes.ts'
+import { parseIpv4, parseIpv6 } from '../core/ip-address.ts'
+
+/** An address in its usual text form and a UDP port. */
+export interface Endpoint {
+  readonly address: string
+  readonly port: number
+}
+
+export interface Path {
+  readonly local: Endpoint
+  readonly peer: Endpoint
+}
+
+/** RFC 7296 §2: IKE, and IKE with UDP-encapsulated ESP. */
+export const IKE_PORT = 500
+export const NAT_TRAVERSAL_PORT = 4500
+
+/** 4 or 16 bytes; none when the text is no address. */
+export function addressBytes(address: string): Uint8Array {
+  const ipv4 = parseIpv4(address)
+  if (ipv4 === undefined) return parseIpv6(address) ?? fromHex('')
+  const out = new Uint8Array(4)
+  putU32(out, 0, ipv4)
+  return out
+}
+
+export function isSameEndpoint(a: Endpoint, b: Endpoint): boolean {
+  if (a.port !== b.port) return false
+  return a.address === b.address || equalBytes(addressBytes(a.address), addressBytes(b.address))
+}
+
+export function isSamePath(a: Path, b: Path): boolean {
+  return isSameEndpoint(a.local, b.local) && isSameEndpoint(a.peer, b.peer)
+}
