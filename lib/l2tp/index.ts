@@ -1,0 +1,21 @@
+/** L2TPv2 (RFC 2661), sans-IO: what a listener needs. */
+export type { CallRole } from './call-table.ts'
+export type { CloseReason } from './close-reason.ts'
+export { DataSequence } from './data-sequence.ts'
+export type {
+  CallParameters,
+  CallRequest,
+  L2tpEvent,
+  L2tpInput,
+  PeerIdentity,
+  ProxyState,
+} from './event.ts'
+export { TunnelMachine, type TunnelOptions } from './tunnel-machine.ts'
+export {
+  defaultTunnelLimits,
+  type Tunnel,
+  type TunnelLimits,
+  type TunnelRoute,
+  TunnelTable,
+  type TunnelTableOptions,
+} from './tunnel-table.ts'
