@@ -135,6 +135,12 @@ export class ControlChannel {
     return true
   }
 
+  /** Sends the last message at once, ahead of what waits, which is dropped. */
+  sendLast(bytes: Uint8Array, nowMs: number): void {
+    this.#queue.length = 0
+    this.#transmitNew({ bytes, sessionId: 0 }, nowMs)
+  }
+
   /**
    * A message of the peer. `body` is what to keep of it (a copy is made) when it came early; empty
    * for a zero-length body, which takes no number (§5.8).
@@ -273,12 +279,16 @@ export class ControlChannel {
     while (this.#unacknowledged.length < window) {
       const next = this.#queue.shift()
       if (next === undefined) break
-      const sent: Sent = { ...next, ns: this.#nextNs, sentMs: nowMs, isRepeated: false }
-      this.#nextNs = serialAdd16(this.#nextNs, 1)
-      this.#unacknowledged.push(sent)
-      this.#transmit(sent)
-      if (!this.#timers.isSet('retransmit')) this.#armRetransmission(nowMs)
+      this.#transmitNew(next, nowMs)
     }
+  }
+
+  #transmitNew(next: Queued, nowMs: number): void {
+    const sent: Sent = { ...next, ns: this.#nextNs, sentMs: nowMs, isRepeated: false }
+    this.#nextNs = serialAdd16(this.#nextNs, 1)
+    this.#unacknowledged.push(sent)
+    this.#transmit(sent)
+    if (!this.#timers.isSet('retransmit')) this.#armRetransmission(nowMs)
   }
 
   #armRetransmission(nowMs: number): void {

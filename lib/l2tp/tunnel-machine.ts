@@ -734,7 +734,12 @@ export class TunnelMachine implements Machine<L2tpInput, L2tpEvent> {
 
   #send(message: ControlMessage, sessionId: number): void {
     const hiding = this.#options.hidesAvps === true ? this.#hiding : undefined
-    const isQueued = this.#channel.send(encodeControl(message, hiding), sessionId, this.#nowMs)
+    const bytes = encodeControl(message, hiding)
+    if (message.type === 'stopccn') {
+      this.#channel.sendLast(bytes, this.#nowMs)
+      return
+    }
+    const isQueued = this.#channel.send(bytes, sessionId, this.#nowMs)
     if (!isQueued) this.#options.counters.count('l2tp-queue-full')
   }
 
