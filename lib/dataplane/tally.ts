@@ -1,0 +1,98 @@
+/**
+ * Everything that the dataplane counts, by number: a port has a tally, whose counts also add to the
+ * dataplane's. Each `drop-…` names the one reason why a packet went no further.
+ */
+
+const counterNames = [
+  /** From the client, good or bad, as IP packets. */
+  'received-packets',
+  'received-bytes',
+  /** Committed to the client's sink. */
+  'sent-packets',
+  'sent-bytes',
+  /** The sum of all `drop-…`. */
+  'dropped-packets',
+  /** One frame is one packet, or one super-packet that stands for many. */
+  'tun-read-frames',
+  'tun-read-bytes',
+  'tun-written-frames',
+  'tun-written-bytes',
+  /** Packets that travelled to the TUN inside another packet's frame. */
+  'coalesced-packets',
+  'bursts',
+  /** Reads that ended because the burst was full, with more to read. */
+  'bursts-cut-short',
+  'intake-overflows',
+  'client-to-client-packets',
+  'link-packets',
+  /** IPv4 broadcast and multicast that is not DHCP: name lookups and discovery. */
+  'ipv4-broadcasts',
+  'mss-clamped',
+  'fragments-made',
+  'icmp-answers',
+  /** ICMP errors that were due and not sent: rate limit, or the packet must not be answered. */
+  'icmp-suppressed',
+  'drop-malformed',
+  'drop-spoofed-source',
+  /** A link-local source asks to be forwarded (RFC 4291 §2.5.6). */
+  'drop-link-local-source',
+  'drop-bad-destination',
+  'drop-no-route',
+  'drop-no-room',
+  'drop-too-big',
+  'drop-ttl-expired',
+  'drop-client-to-client-forbidden',
+  'drop-hairpin',
+  'drop-detached',
+  /** Multicast and link-local packets of this host on the TUN: nobody there to hear them. */
+  'drop-host-multicast',
+  'drop-bad-frame',
+  'drop-device-refused',
+  'drop-device-stopped',
+] as const
+
+export type CounterName = (typeof counterNames)[number]
+
+type CounterIndex = { readonly [name in CounterName]: number }
+
+/** The number of each counter. */
+export const Count: CounterIndex = Object.fromEntries(
+  counterNames.map((name, index) => [name, index]),
+) as CounterIndex
+
+const droppedPackets = Count['dropped-packets']
+
+export class Tally {
+  readonly #counts = new Float64Array(counterNames.length)
+  readonly #total: Tally | undefined
+
+  /** `total` counts along. */
+  constructor(total?: Tally) {
+    this.#total = total
+  }
+
+  count(counter: number, by: number): void {
+    this.#counts[counter] = (this.#counts[counter] ?? 0) + by
+    if (this.#total !== undefined) this.#total.count(counter, by)
+  }
+
+  /** Counts `packets` dropped for `reason`, one of the `drop-…` counters. */
+  drop(reason: number, packets: number): void {
+    this.count(reason, packets)
+    this.count(droppedPackets, packets)
+  }
+
+  get(counter: number): number {
+    return this.#counts[counter] ?? 0
+  }
+
+  /** Only what happened, by name. */
+  toJSON(): Record<string, number> {
+    const seen: Record<string, number> = {}
+    for (const name of counterNames) {
+      const count = this.get(Count[name])
+      if (count > 0) seen[name] = count
+    }
+    return seen
+  }
+}
