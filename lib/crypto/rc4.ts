@@ -1,0 +1,62 @@
+/**
+ * RC4, for MPPE (RFC 3078) and for the password change of MS-CHAPv2 (RFC 2759 §8.9). Plain
+ * TypeScript: OpenSSL 3 has it only in its legacy provider. It protects nothing by itself.
+ */
+import { InvariantError } from '../core/errors.ts'
+
+const stateBytes = 256
+
+export class Rc4 {
+  readonly #s = new Uint8Array(stateBytes)
+  #i = 0
+  #j = 0
+
+  constructor(key: Uint8Array) {
+    this.rekey(key)
+  }
+
+  /** Starts over with another key, 1 to 256 bytes; allocates nothing. */
+  rekey(key: Uint8Array): void {
+    const keyBytes = key.length
+    if (keyBytes === 0 || keyBytes > stateBytes) {
+      throw new InvariantError(`an RC4 key has ${keyBytes} bytes`)
+    }
+    const s = this.#s
+    for (let i = 0; i < stateBytes; i++) s[i] = i
+    let j = 0
+    for (let i = 0; i < stateBytes; i++) {
+      const si = s[i] ?? 0
+      j = (j + si + (key[i % keyBytes] ?? 0)) & 0xff
+      s[i] = s[j] ?? 0
+      s[j] = si
+    }
+    this.#i = 0
+    this.#j = 0
+  }
+
+  /** Encrypts or decrypts `length` bytes at `at` in place. */
+  process(bytes: Uint8Array, at = 0, length = bytes.length - at): void {
+    const s = this.#s
+    const end = at + length
+    let i = this.#i
+    let j = this.#j
+    for (let k = at; k < end; k++) {
+      i = (i + 1) & 0xff
+      const si = s[i] ?? 0
+      j = (j + si) & 0xff
+      const sj = s[j] ?? 0
+      s[i] = sj
+      s[j] = si
+      bytes[k] = (bytes[k] ?? 0) ^ (s[(si + sj) & 0xff] ?? 0)
+    }
+    this.#i = i
+    this.#j = j
+  }
+
+  /** Forgets the key. */
+  destroy(): void {
+    this.#s.fill(0)
+    this.#i = 0
+    this.#j = 0
+  }
+}
