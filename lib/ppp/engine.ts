@@ -1,0 +1,461 @@
+/**
+ * One PPP link, either role (RFC 1661 §3): Dead, Establish, Authenticate, Network, Terminate. It knows
+ * no carrier, no users and no addresses: those come in as inputs and go out as events.
+ */
+import type { Verdict } from '../aaa/authenticator.ts'
+import { copyBytes } from '../core/bytes.ts'
+import type { DisconnectCause } from '../core/disconnect-cause.ts'
+import { ConfigError } from '../core/errors.ts'
+import { type Machine, Outbox, type Output, type Timeout } from '../core/machine.ts'
+import type { RandomSource } from '../core/random.ts'
+import { TimerTable } from '../core/timers.ts'
+import { Authentication } from './authentication.ts'
+import type { PppEvent, PppInput } from './event.ts'
+import { LcpOptions } from './lcp.ts'
+import { LinkMaintenance } from './link-maintenance.ts'
+import { Negotiation } from './negotiation.ts'
+import { failureDetails, NetworkLayer, type NetworkProtocol } from './network-layer.ts'
+import { defaultTiming, type PppSettings, type PppTiming } from './settings.ts'
+import { controlHeaderBytes } from './wire/control-packet.ts'
+import { encodeFrame, PppProtocol, peel } from './wire/frame.ts'
+
+/** RFC 1661 §3.2. */
+export type PppPhase = 'dead' | 'establish' | 'authenticate' | 'network' | 'terminate'
+
+type TimerName = 'lcp' | NetworkProtocol | 'exchange' | 'authentication' | 'setup' | 'echo'
+
+// Implementation constants: renegotiations within a period, after which the peer is at fault.
+
+const maxRenegotiations = 32
+const renegotiationPeriodMs = 60_000
+/** RFC 2759 §8.8: what fits into a change of password, UTF-16 units. */
+const maxPasswordUnits = 256
+
+export class PppEngine implements Machine<PppInput, PppEvent> {
+  readonly #settings: PppSettings
+  readonly #timing: PppTiming
+  readonly #outbox = new Outbox<PppEvent>()
+  readonly #timers = new TimerTable<TimerName>()
+  readonly #lcpOptions: LcpOptions
+  readonly #lcp: Negotiation
+  readonly #link: LinkMaintenance
+  readonly #authentication: Authentication
+  readonly #network: NetworkLayer
+  #phase: PppPhase = 'dead'
+  #isClosed = false
+  /** Why the call ends; set once, by whoever comes first. */
+  #ending: { readonly cause: DisconnectCause; readonly detail: string } | undefined
+  #hasAskedForAddress = false
+  #renegotiations = 0
+  #renegotiationsSinceMs = 0
+
+  /** Throws ConfigError when the settings allow no authentication or cannot be sent. */
+  constructor(settings: PppSettings, random: RandomSource) {
+    checkSettings(settings)
+    this.#settings = settings
+    this.#timing = { ...defaultTiming, ...settings.timing }
+    this.#lcpOptions = new LcpOptions(
+      {
+        mruBytes: settings.mruBytes,
+        demands: settings.role === 'server' ? settings.authentication : [],
+        offers:
+          settings.role === 'client'
+            ? settings.authentication.filter(protocol => protocol !== 'none')
+            : [],
+      },
+      random,
+    )
+    this.#lcp = this.#makeLcp()
+    this.#link = this.#makeLink()
+    this.#network = this.#makeNetwork(random)
+    if (settings.role === 'client') this.#network.configureClient(settings.network)
+    this.#authentication = this.#makeAuthentication(random)
+  }
+
+  get phase(): PppPhase {
+    return this.#phase
+  }
+
+  handle(input: PppInput | Timeout, nowMs: number): void {
+    if (this.#isClosed) return
+    switch (input.type) {
+      case 'timeout':
+        this.#runTimers(nowMs)
+        return
+      case 'open':
+        this.#open(nowMs)
+        return
+      case 'frame':
+        this.#receiveFrame(input.bytes, nowMs)
+        return
+      case 'alive':
+        this.#link.alive()
+        return
+      case 'verdict':
+        this.#receiveVerdict(input.attempt, input.verdict, nowMs)
+        return
+      case 'network':
+        this.#receiveNetwork(input, nowMs)
+        return
+      case 'renegotiate':
+        if (!this.#lcp.isOpened) {
+          this.#unexpected('renegotiate-not-opened')
+          return
+        }
+        this.#lcp.down(nowMs)
+        this.#lcp.up(nowMs)
+        return
+      case 'close':
+        this.#end(input.cause, input.detail ?? 'closed by us', nowMs)
+        return
+      case 'carrier-lost':
+        this.#ending ??= {
+          cause: input.cause ?? 'lost-carrier',
+          detail: input.detail ?? 'the tunnel broke',
+        }
+        this.#finish(nowMs)
+        return
+    }
+  }
+
+  poll(): Output<PppEvent> | undefined {
+    return this.#outbox.poll()
+  }
+
+  nextDeadlineMs(): number {
+    return this.#timers.nextDeadlineMs()
+  }
+
+  // ---- inputs
+
+  #open(nowMs: number): void {
+    if (this.#phase !== 'dead') {
+      this.#unexpected('open-twice')
+      return
+    }
+    this.#phase = 'establish'
+    this.#timers.set('setup', nowMs + this.#timing.setupMs)
+    this.#lcp.open(nowMs)
+    this.#lcp.up(nowMs)
+  }
+
+  #receiveFrame(bytes: Uint8Array, nowMs: number): void {
+    const peeled = peel(bytes, 0, bytes.length)
+    if (peeled === 0) {
+      this.#unexpected('malformed-frame')
+      return
+    }
+    this.#link.alive()
+    const at = peeled >>> 16
+    this.#dispatch(peeled & 0xffff, bytes, at, bytes.length - at, nowMs)
+  }
+
+  #dispatch(protocol: number, bytes: Uint8Array, at: number, length: number, nowMs: number): void {
+    if (protocol === PppProtocol.lcp) {
+      this.#lcp.receive(bytes, at, length, nowMs)
+      return
+    }
+    if (!this.#lcp.isOpened) {
+      this.#unexpected('frame-before-link')
+      return
+    }
+    if (this.#phase === 'terminate') {
+      this.#unexpected('frame-while-terminating')
+      return
+    }
+    if (protocol === PppProtocol.pap || protocol === PppProtocol.chap) {
+      this.#authentication.receive(protocol, bytes, at, length, nowMs)
+      return
+    }
+    if (protocol === PppProtocol.eap && this.#phase === 'authenticate') {
+      this.#unexpected('eap-not-agreed')
+      return
+    }
+    if (!this.#network.isRunning) {
+      this.#receiveEarly(protocol, bytes, at, length)
+      return
+    }
+    if (this.#network.has(protocol)) {
+      this.#network.receive(protocol, bytes, at, length, nowMs)
+      return
+    }
+    // RFC 1661 §3.5: a known protocol whose NCP is not open is dropped in silence.
+    const isIpv4 = protocol === PppProtocol.ipv4 && this.#network.has(PppProtocol.ipcp)
+    const isIpv6 = protocol === PppProtocol.ipv6 && this.#network.has(PppProtocol.ipv6cp)
+    if (isIpv4 || isIpv6) {
+      this.#unexpected('ip-before-network')
+      return
+    }
+    this.#link.rejectProtocol(protocol, copyBytes(bytes, at, at + length), nowMs)
+  }
+
+  /** Before the networks run: the last request of each NCP is kept, all else dropped (RFC 1661 §3.5). */
+  #receiveEarly(protocol: number, bytes: Uint8Array, at: number, length: number): void {
+    const isParked = this.#network.park(protocol, bytes, at, length)
+    this.#unexpected(isParked ? 'early-request-kept' : 'early-frame-dropped')
+    if (isParked && this.#phase === 'network') this.#askForAddress()
+  }
+
+  #receiveVerdict(attempt: number, verdict: Verdict, nowMs: number): void {
+    if (!this.#authentication.verdict(attempt, verdict, nowMs)) this.#unexpected('stale-verdict')
+  }
+
+  #receiveNetwork(input: Extract<PppInput, { type: 'network' }>, nowMs: number): void {
+    if (this.#settings.role === 'client') {
+      this.#unexpected('network-given-to-client')
+      return
+    }
+    this.#network.configureServer(input.network)
+    if (this.#phase === 'network' && !this.#network.isRunning) this.#startNetwork(nowMs)
+  }
+
+  #runTimers(nowMs: number): void {
+    for (;;) {
+      const name = this.#timers.takeExpired(nowMs)
+      if (name === undefined) return
+      switch (name) {
+        case 'lcp':
+          this.#lcp.restartTimer(nowMs)
+          break
+        case 'ipcp':
+        case 'ipv6cp':
+          this.#network.timer(name, nowMs)
+          break
+        case 'exchange':
+          this.#authentication.timer(nowMs)
+          break
+        case 'authentication':
+          this.#end('setup-timeout', 'authentication took too long', nowMs)
+          break
+        case 'setup':
+          this.#end('setup-timeout', `still in phase ${this.#phase} when time was up`, nowMs)
+          break
+        case 'echo':
+          this.#runEcho(nowMs)
+          break
+      }
+    }
+  }
+
+  #runEcho(nowMs: number): void {
+    const nextMs = this.#link.echo(nowMs)
+    if (nextMs !== undefined) {
+      this.#timers.set('echo', nextMs)
+      return
+    }
+    const seconds = Math.round((this.#timing.echoIntervalMs * (this.#timing.echoMisses + 1)) / 1000)
+    this.#ending ??= { cause: 'lost-carrier', detail: `nothing heard for ${seconds} s` }
+    this.#finish(nowMs)
+  }
+
+  // ---- phases
+
+  #linkUp(nowMs: number): void {
+    if (this.#ending !== undefined) return
+    const isServer = this.#settings.role === 'server'
+    const protocol = isServer ? this.#lcpOptions.demanded : this.#lcpOptions.offered
+    const { peerMruBytes } = this.#lcpOptions
+    this.#outbox.event({ type: 'link-up', peerMruBytes, authentication: protocol ?? 'none' })
+    this.#timers.set('echo', this.#link.opened(nowMs))
+    this.#phase = 'authenticate'
+    if (protocol !== undefined) {
+      this.#startAuthenticationTimer(nowMs)
+      this.#authentication.start(protocol, nowMs)
+      return
+    }
+    if (this.#settings.role === 'client' && this.#settings.authentication.includes('none')) {
+      this.#authentication.skip(nowMs)
+      return
+    }
+    this.#end('protocol-error', 'the server did not ask for authentication', nowMs)
+  }
+
+  #linkDown(nowMs: number): void {
+    this.#timers.clear('echo')
+    this.#timers.clear('exchange')
+    this.#timers.clear('authentication')
+    this.#authentication.stop()
+    this.#network.stop(nowMs)
+    this.#hasAskedForAddress = false
+    if (this.#ending !== undefined) return
+    this.#phase = 'establish'
+    this.#outbox.event({ type: 'renegotiating' })
+    this.#timers.set('setup', nowMs + this.#timing.setupMs)
+    if (nowMs - this.#renegotiationsSinceMs > renegotiationPeriodMs) {
+      this.#renegotiationsSinceMs = nowMs
+      this.#renegotiations = 0
+    }
+    if (++this.#renegotiations > maxRenegotiations) {
+      this.#end('protocol-error', `more than ${maxRenegotiations} renegotiations a minute`, nowMs)
+    }
+  }
+
+  #startAuthenticationTimer(nowMs: number): void {
+    this.#timers.set('authentication', nowMs + this.#timing.authenticationMs)
+  }
+
+  #authenticated(nowMs: number): void {
+    this.#timers.clear('authentication')
+    this.#phase = 'network'
+    if (this.#network.isConfigured) this.#startNetwork(nowMs)
+    else this.#askForAddress()
+  }
+
+  #askForAddress(): void {
+    const address = this.#network.requestedIpv4()
+    if (address === undefined || this.#hasAskedForAddress) return
+    this.#hasAskedForAddress = true
+    this.#outbox.event({ type: 'ipv4-requested', address })
+  }
+
+  #startNetwork(nowMs: number): void {
+    const parked = this.#network.takeParked()
+    this.#network.start(nowMs)
+    for (const [protocol, packet] of parked) {
+      this.#dispatch(protocol, packet, 0, packet.length, nowMs)
+    }
+  }
+
+  /** Begins the end: Terminate-Request, then `closed` when it is answered or given up. */
+  #end(cause: DisconnectCause, detail: string, nowMs: number): void {
+    this.#ending ??= { cause, detail }
+    this.#timers.clear('setup')
+    if (this.#phase === 'dead') {
+      this.#finish(nowMs)
+      return
+    }
+    this.#phase = 'terminate'
+    this.#lcp.close(nowMs)
+    // Close in a state that has nothing to say goodbye to does not report the end by itself.
+    if (this.#lcp.state === 'closed' || this.#lcp.state === 'initial') this.#finish(nowMs)
+  }
+
+  #finish(nowMs: number): void {
+    if (this.#isClosed) return
+    this.#ending ??= { cause: 'setup-timeout', detail: 'the peer does not answer LCP' }
+    this.#phase = 'terminate'
+    this.#lcp.down(nowMs) // Brings down what is still up.
+    this.#isClosed = true
+    this.#phase = 'dead'
+    this.#authentication.destroy()
+    this.#timers.clearAll()
+    this.#outbox.event({ type: 'closed', ...this.#ending })
+  }
+
+  #unexpected(counter: string): void {
+    this.#outbox.event({ type: 'unexpected', counter })
+  }
+
+  // ---- parts
+
+  #send(protocol: number, packet: Uint8Array): void {
+    if (!this.#isClosed) this.#outbox.transmit(encodeFrame(protocol, packet))
+  }
+
+  #mtuBytes(): number {
+    return Math.min(this.#lcpOptions.peerMruBytes, this.#settings.mruBytes)
+  }
+
+  #makeLcp(): Negotiation {
+    return new Negotiation(this.#lcpOptions, {
+      send: packet => this.#send(PppProtocol.lcp, packet),
+      setTimer: deadlineMs => this.#timers.set('lcp', deadlineMs),
+      clearTimer: () => this.#timers.clear('lcp'),
+      layerUp: nowMs => this.#linkUp(nowMs),
+      layerDown: nowMs => this.#linkDown(nowMs),
+      layerFinished: nowMs => this.#finish(nowMs),
+      failed: (failure, nowMs) =>
+        this.#end('protocol-error', `lcp: ${failureDetails[failure]}`, nowMs),
+      peerTerminated: text => this.#peerTerminated(text),
+      extension: (packet, nowMs) => this.#link.extension(packet, nowMs),
+      replyEcho: packet => this.#link.replyEcho(packet),
+      codeRejected: code => this.#link.codeRejected(code),
+      peerMruBytes: () => this.#lcpOptions.peerMruBytes,
+      permitsReject: nowMs => this.#link.permitsReject(nowMs),
+      unexpected: counter => this.#unexpected(`lcp-${counter}`),
+    })
+  }
+
+  #peerTerminated(text: string | undefined): void {
+    if (!this.#lcp.isOpened) return
+    const who = this.#settings.role === 'server' ? 'the client' : 'the server'
+    const detail = text === undefined ? `${who} hung up` : `${who} hung up: ${text}`
+    this.#ending ??= { cause: 'user-request', detail }
+    this.#phase = 'terminate'
+    this.#timers.clear('setup')
+  }
+
+  #makeLink(): LinkMaintenance {
+    return new LinkMaintenance(this.#lcpOptions, this.#timing, {
+      send: (code, data) => this.#lcp.sendExtension(code, data),
+      reply: (code, identifier, data) => this.#lcp.sendReply(code, identifier, data),
+      protocolRejected: (protocol, nowMs) => this.#protocolRejected(protocol, nowMs),
+      identification: text =>
+        this.#outbox.event({ type: 'identification', ...(text === undefined ? {} : { text }) }),
+      unexpected: counter => this.#unexpected(`lcp-${counter}`),
+    })
+  }
+
+  #protocolRejected(protocol: number, nowMs: number): void {
+    if (!this.#lcp.isOpened) {
+      this.#unexpected('protocol-reject-before-link')
+      return
+    }
+    if (this.#network.protocolRejected(protocol, nowMs)) return
+    if (protocol === PppProtocol.lcp) {
+      this.#end('protocol-error', 'the peer does not speak lcp', nowMs)
+      return
+    }
+    if (this.#phase === 'authenticate' && protocol === this.#authentication.protocolNumber) {
+      this.#end('protocol-error', 'the peer refuses the authentication it agreed to', nowMs)
+      return
+    }
+    this.#unexpected('protocol-reject-of-other')
+  }
+
+  #makeNetwork(random: RandomSource): NetworkLayer {
+    return new NetworkLayer(random, {
+      send: (protocol, packet) => this.#send(protocol, packet),
+      setTimer: (name, deadlineMs) => this.#timers.set(name, deadlineMs),
+      clearTimer: name => this.#timers.clear(name),
+      event: event => this.#outbox.event(event),
+      unexpected: counter => this.#unexpected(counter),
+      mtuBytes: () => this.#mtuBytes(),
+      peerMruBytes: () => Math.max(controlHeaderBytes, this.#lcpOptions.peerMruBytes),
+      permitsReject: nowMs => this.#link.permitsReject(nowMs),
+      opened: () => this.#timers.clear('setup'),
+      finished: (detail, nowMs) => this.#end('protocol-error', detail, nowMs),
+    })
+  }
+
+  #makeAuthentication(random: RandomSource): Authentication {
+    return new Authentication(this.#settings, random, {
+      send: (protocol, packet) => this.#send(protocol, packet),
+      setTimer: deadlineMs => this.#timers.set('exchange', deadlineMs),
+      clearTimer: () => this.#timers.clear('exchange'),
+      event: event => this.#outbox.event(event),
+      unexpected: counter => this.#unexpected(counter),
+      /** The user types again: both bounds start over. */
+      retrying: nowMs => {
+        this.#startAuthenticationTimer(nowMs)
+        this.#timers.set('setup', nowMs + this.#timing.setupMs)
+      },
+      proved: (protocol, nowMs) => {
+        if (protocol !== 'none') this.#lcpOptions.neverBelow(protocol)
+        this.#authenticated(nowMs)
+      },
+      failed: (cause, detail, nowMs) => this.#end(cause, detail, nowMs),
+    })
+  }
+}
+
+function checkSettings(settings: PppSettings): void {
+  if (settings.authentication.length === 0) {
+    throw new ConfigError('authentication', 'expected at least one way to authenticate')
+  }
+  if (settings.role === 'server') return
+  const { newPassword } = settings
+  if (newPassword !== undefined && newPassword.exposeText().length > maxPasswordUnits) {
+    throw new ConfigError('newPassword', `expected at most ${maxPasswordUnits} characters`)
+  }
+}

@@ -1,0 +1,76 @@
+/** What a PPP engine is told when it is made, and what it is told of the network later. */
+import type { Secret } from '../core/secret.ts'
+import type { AuthenticationProtocol } from './wire/lcp-options.ts'
+
+export type { AuthenticationProtocol } from './wire/lcp-options.ts'
+
+export type PppRole = 'server' | 'client'
+
+interface LinkSettings {
+  /** Largest information field that the tunnel carries, bytes. */
+  readonly mruBytes: number
+  readonly timing?: Partial<PppTiming>
+}
+
+export interface PppServerSettings extends LinkSettings {
+  readonly role: 'server'
+  /** Our name in challenges. */
+  readonly serverName: string
+  /** What a client may prove itself with, strongest first; not empty. */
+  readonly authentication: readonly AuthenticationProtocol[]
+}
+
+export interface PppClientSettings extends LinkSettings {
+  readonly role: 'client'
+  readonly userName: string
+  /** Copied; the engine wipes its copy when it closes. */
+  readonly password: Secret
+  /** What to change the password to when the server says that it has expired. */
+  readonly newPassword?: Secret
+  /** How we are willing to prove ourselves, strongest first; `none`: a server may ask for nothing. */
+  readonly authentication: readonly (AuthenticationProtocol | 'none')[]
+  readonly network: ClientNetwork
+}
+
+export type PppSettings = PppServerSettings | PppClientSettings
+
+export interface ClientNetwork {
+  readonly ipv4: {
+    /** Host order; 0 or absent: any. */
+    readonly address?: number
+    readonly wantsDns: boolean
+    readonly wantsWins: boolean
+  } | null
+  readonly ipv6: Readonly<Record<string, never>> | null
+}
+
+/** What a server gives to an accepted client; null turns a protocol off. Addresses in host order. */
+export interface ServerNetwork {
+  readonly ipv4: {
+    readonly localAddress: number
+    /** The one address that the client gets, whatever it asks for. */
+    readonly peerAddress: number
+    /** At most two are told. */
+    readonly dns: readonly number[]
+    readonly wins: readonly number[]
+  } | null
+  readonly ipv6: Readonly<Record<string, never>> | null
+}
+
+export interface PppTiming {
+  /** From open, or from a renegotiation, until the first network protocol is up. */
+  readonly setupMs: number
+  /** From the start of authentication until its verdict; starts over when the peer may try again. */
+  readonly authenticationMs: number
+  /** Silence after which the peer is asked for an echo. */
+  readonly echoIntervalMs: number
+  /** Echo-Requests in a row without any frame from the peer, after which it is gone. */
+  readonly echoMisses: number
+}
+
+export const defaultTiming: PppTiming = {
+  setupMs: 60_000,
+  authenticationMs: 45_000,
+  echoIntervalMs: 20_000,
+  echoMisses: 3,
+}
