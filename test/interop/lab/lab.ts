@@ -1,0 +1,118 @@
+/**
+ * The network that interop cases run in, made of namespaces that have no way out:
+ *
+ *     guests 198.18.0.11 ... -- bridge (wan) -- 198.18.0.1 server 198.51.100.1 -- 198.51.100.2 beyond
+ *
+ * `beyond` has no IPv4 route to the addresses of the tunnels: what it answers was translated.
+ */
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Guest } from './guest.ts'
+
+export const address = {
+  server: '198.18.0.1',
+  beyond: '198.51.100.2',
+  beyondIpv6: 'fd99::2',
+} as const
+
+/** Inside the tunnels. */
+export const tunnel = {
+  server: '10.77.0.1',
+  ipv4: '10.77.0.0/24',
+  ipv6: 'fd77::/48',
+} as const
+
+export class Lab {
+  readonly folder: string
+  readonly server: string
+  readonly wan: string
+  readonly beyond: string
+  readonly #guests = new Map<number, Promise<Guest>>()
+
+  constructor() {
+    const prefix = `oi${process.pid}`
+    this.folder = mkdtempSync(join(tmpdir(), 'openras-interop-'))
+    this.server = `${prefix}-srv`
+    this.wan = `${prefix}-wan`
+    this.beyond = `${prefix}-far`
+    const { server, wan, beyond } = this
+    for (const namespace of [server, wan, beyond]) {
+      ip('netns', 'add', namespace)
+      ip('-n', namespace, 'link', 'set', 'lo', 'up')
+    }
+    ip('-n', wan, 'link', 'add', 'br0', 'type', 'bridge')
+    ip('-n', wan, 'addr', 'add', '198.18.0.254/24', 'dev', 'br0')
+    ip('-n', wan, 'link', 'set', 'br0', 'up')
+    ip('-n', server, 'link', 'add', 'wan0', 'type', 'veth', 'peer', 'name', 'srv0', 'netns', wan)
+    ip('-n', wan, 'link', 'set', 'srv0', 'master', 'br0', 'up')
+    ip('-n', server, 'addr', 'add', `${address.server}/24`, 'dev', 'wan0')
+    ip('-n', server, 'link', 'set', 'wan0', 'up')
+    ip('-n', server, 'link', 'add', 'lan0', 'type', 'veth', 'peer', 'name', 'eth0', 'netns', beyond)
+    ip('-n', server, 'addr', 'add', '198.51.100.1/24', 'dev', 'lan0')
+    ip('-n', server, 'addr', 'add', 'fd99::1/64', 'dev', 'lan0', 'nodad')
+    ip('-n', server, 'link', 'set', 'lan0', 'up')
+    ip('-n', beyond, 'addr', 'add', `${address.beyond}/24`, 'dev', 'eth0')
+    ip('-n', beyond, 'addr', 'add', `${address.beyondIpv6}/64`, 'dev', 'eth0', 'nodad')
+    ip('-n', beyond, 'link', 'set', 'eth0', 'up')
+    ip('-n', beyond, 'route', 'add', tunnel.ipv6, 'via', 'fd99::1')
+  }
+
+  /** The guest with this number, booted when it is first asked for. */
+  guest(number: number): Promise<Guest> {
+    const known = this.#guests.get(number)
+    if (known !== undefined) return known
+    const folder = join(this.folder, `guest${number}`)
+    mkdirSync(folder)
+    const guest = Guest.boot({
+      name: `openras-${process.pid}-${number}`,
+      folder,
+      namespace: this.wan,
+      bridge: 'br0',
+      address: `198.18.0.${number}/24`,
+      number,
+    })
+    this.#guests.set(number, guest)
+    return guest
+  }
+
+  /** The output of a command that runs in one of the namespaces. Throws when it fails. */
+  exec(namespace: string, ...command: string[]): string {
+    return execFileSync('ip', ['netns', 'exec', namespace, ...command], { encoding: 'utf8' })
+  }
+
+  /** Ends everything; `isKept` leaves the logs. */
+  async close(isKept: boolean): Promise<void> {
+    for (const guest of this.#guests.values()) {
+      await guest.then(
+        running => running.halt(),
+        () => undefined,
+      )
+    }
+    for (const namespace of [this.server, this.wan, this.beyond]) {
+      // Servers and iperf3 that still run would keep the namespace alive.
+      for (const pid of output('ip', 'netns', 'pids', namespace).split('\n')) {
+        if (pid !== '') kill(Number(pid))
+      }
+      ip('netns', 'del', namespace)
+    }
+    if (!isKept) rmSync(this.folder, { recursive: true, force: true })
+  }
+}
+
+function output(command: string, ...args: string[]): string {
+  return execFileSync(command, args, { encoding: 'utf8' })
+}
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch {
+    // It ended just now.
+  }
+}
+
+function ip(...args: string[]): void {
+  execFileSync('ip', args)
+}
