@@ -1,0 +1,224 @@
+/**
+ * Every call of every protocol, from the first packet to its accounting line. The registry knows how
+ * many there may be, when one has been idle or up for too long, and that each ends once, for one
+ * reason.
+ */
+
+import { toHex } from '../core/bytes.ts'
+import type { Clock, WallClock } from '../core/clock.ts'
+import { systemWallClock } from '../core/clock.ts'
+import { DisconnectCause } from '../core/disconnect-cause.ts'
+import { type Logger, silentLogger } from '../core/log.ts'
+import { type RandomSource, randomBytes, systemRandom } from '../core/random.ts'
+import type { TimerWheel } from '../core/timers.ts'
+import { sourceKey } from './lockout.ts'
+import { type CallDescription, type Refusal, Session, type SessionStatus } from './session.ts'
+import { userKey } from './users/user-store.ts'
+
+/** `Infinity` for no limit. */
+export interface SessionLimits {
+  readonly sessions: number
+  readonly sessionsPerUser: number
+  readonly sessionsPerSource: number
+  readonly sessionsPerProtocol: ReadonlyMap<string, number>
+  readonly idleTimeoutMs: number
+  readonly sessionTimeoutMs: number
+}
+
+export type SessionEvent =
+  | { readonly type: 'up'; readonly session: SessionStatus }
+  | { readonly type: 'down'; readonly session: SessionStatus; readonly cause: DisconnectCause }
+
+export interface SessionRegistryOptions {
+  readonly limits: SessionLimits
+  readonly clock: Clock
+  readonly wheel: TimerWheel
+  readonly wallClock?: WallClock
+  readonly random?: RandomSource
+  readonly log?: Logger
+}
+
+/** Session identifiers: unguessable, and unique across restarts (Acct-Session-Id, RFC 2866 §5.5). */
+const idBytes = 12
+
+export class SessionRegistry {
+  readonly #clock: Clock
+  readonly #wheel: TimerWheel
+  readonly #wallClock: WallClock
+  readonly #random: RandomSource
+  readonly #log: Logger
+  readonly #sessions = new Map<string, Session>()
+  readonly #byNumber = new Map<number, Session>()
+  readonly #perUser = new Map<string, number>()
+  readonly #perSource = new Map<string, number>()
+  readonly #perProtocol = new Map<string, number>()
+  readonly #observers = new Set<(event: SessionEvent) => void>()
+  #limits: SessionLimits
+  #lastNumber = 0
+  #isDraining = false
+
+  constructor(options: SessionRegistryOptions) {
+    this.#limits = options.limits
+    this.#clock = options.clock
+    this.#wheel = options.wheel
+    this.#wallClock = options.wallClock ?? systemWallClock
+    this.#random = options.random ?? systemRandom
+    this.#log = options.log ?? silentLogger
+  }
+
+  /** New limits; sessions that are up keep the timeouts that they came up with. */
+  setLimits(limits: SessionLimits): void {
+    this.#limits = limits
+  }
+
+  /** From now on no call is admitted. */
+  drain(): void {
+    this.#isDraining = true
+  }
+
+  /** Takes a call in before it has proved anything, or says why not. Refusals are logged here. */
+  admit(call: CallDescription): Session | Refusal {
+    const source = sourceKey(call.peerAddress)
+    const refusal = this.#refusalOf(call, source)
+    if (refusal !== undefined) {
+      this.#log.info(
+        { event: 'call-refused', ...refusal, proto: call.protocol, peer: call.peerLabel },
+        'call refused',
+      )
+      return refusal
+    }
+    const session = new Session(
+      this.#nextNumber(),
+      toHex(randomBytes(this.#random, idBytes)),
+      call,
+      {
+        clock: this.#clock,
+        wheel: this.#wheel,
+        wallClock: this.#wallClock,
+        log: this.#log,
+        admitUser: userName => this.#admitUser(userName),
+        timeouts: () => this.#limits,
+        up: status => this.#tell({ type: 'up', session: status }),
+        down: (status, cause, wasUp) => {
+          this.#forget(session, source)
+          if (wasUp) this.#tell({ type: 'down', session: status, cause })
+        },
+      },
+    )
+    this.#sessions.set(session.id, session)
+    this.#byNumber.set(session.number, session)
+    change(this.#perSource, source, 1)
+    change(this.#perProtocol, call.protocol, 1)
+    return session
+  }
+
+  get size(): number {
+    return this.#sessions.size
+  }
+
+  /** Calls that are up, without those being set up or closed. */
+  get upCount(): number {
+    let count = 0
+    for (const session of this.#sessions.values()) if (session.state === 'up') count++
+    return count
+  }
+
+  countOf(userName: string): number {
+    return this.#perUser.get(userKey(userName)) ?? 0
+  }
+
+  /** In the order in which they came. */
+  list(): SessionStatus[] {
+    return [...this.#sessions.values()].map(session => session.status())
+  }
+
+  /** By id, by number, or all of a user. */
+  find(nameOrId: string): Session[] {
+    const one = this.#sessions.get(nameOrId) ?? this.#byNumber.get(Number(nameOrId))
+    const key = userKey(nameOrId)
+    const named = [...this.#sessions.values()].filter(
+      ({ userName }) => userName !== undefined && userKey(userName) === key,
+    )
+    return one === undefined || named.includes(one) ? named : [one, ...named]
+  }
+
+  /** How many sessions this ends. */
+  disconnect(nameOrId: string, cause: DisconnectCause = 'admin-reset'): number {
+    return this.find(nameOrId).filter(session => session.disconnect(cause)).length
+  }
+
+  disconnectAll(cause: DisconnectCause): number {
+    return [...this.#sessions.values()].filter(session => session.disconnect(cause)).length
+  }
+
+  /** Tells of sessions that come up and go down, for accounting and events; returns the way to stop. */
+  observe(observer: (event: SessionEvent) => void): () => void {
+    this.#observers.add(observer)
+    return () => this.#observers.delete(observer)
+  }
+
+  #refusalOf({ protocol, peerAddress }: CallDescription, source: string): Refusal | undefined {
+    const limits = this.#limits
+    if (this.#isDraining) return { cause: 'nas-reboot', reason: 'the server is stopping' }
+    if (this.#sessions.size >= limits.sessions) {
+      return { cause: 'session-limit', reason: `limits.sessions: ${limits.sessions}` }
+    }
+    const mostOfProtocol = limits.sessionsPerProtocol.get(protocol) ?? Number.POSITIVE_INFINITY
+    if ((this.#perProtocol.get(protocol) ?? 0) >= mostOfProtocol) {
+      return { cause: 'session-limit', reason: `limits.perProtocol.${protocol}: ${mostOfProtocol}` }
+    }
+    if ((this.#perSource.get(source) ?? 0) >= limits.sessionsPerSource) {
+      return {
+        cause: 'session-limit',
+        reason: `limits.perSource: ${limits.sessionsPerSource} from ${peerAddress}`,
+      }
+    }
+    return undefined
+  }
+
+  /** Counts a session of the user, unless there are too many. */
+  #admitUser({ userName, maxSessions }: { userName: string; maxSessions?: number }) {
+    const key = userKey(userName)
+    const most = maxSessions ?? this.#limits.sessionsPerUser
+    if ((this.#perUser.get(key) ?? 0) >= most) {
+      return { cause: 'session-limit', reason: `${most} session(s) of user ${userName}` } as const
+    }
+    change(this.#perUser, key, 1)
+    return undefined
+  }
+
+  #forget(session: Session, source: string): void {
+    this.#sessions.delete(session.id)
+    this.#byNumber.delete(session.number)
+    change(this.#perSource, source, -1)
+    change(this.#perProtocol, session.protocol, -1)
+    if (session.userName !== undefined) change(this.#perUser, userKey(session.userName), -1)
+  }
+
+  /** Small numbers for people and for NAS-Port; 32 bits, and never one that is in use. */
+  #nextNumber(): number {
+    do this.#lastNumber = (this.#lastNumber % 0xffff_ffff) + 1
+    while (this.#byNumber.has(this.#lastNumber))
+    return this.#lastNumber
+  }
+
+  #tell(event: SessionEvent): void {
+    for (const observer of this.#observers) observer(event)
+  }
+}
+
+function change(counts: Map<string, number>, key: string, by: number): void {
+  const count = (counts.get(key) ?? 0) + by
+  if (count > 0) counts.set(key, count)
+  else counts.delete(key)
+}
+
+/** Tells the two answers of `admit` apart. */
+export function isRefusal(answer: Session | Refusal): answer is Refusal {
+  return !(answer instanceof Session)
+}
+
+/** Acct-Terminate-Cause of a cause (RFC 2866 §5.10). */
+export function terminateCause(cause: DisconnectCause): number {
+  return DisconnectCause[cause]
+}

@@ -1,0 +1,267 @@
+/** One call: its life from admission to its one end. */
+import type { Clock, WallClock } from '../core/clock.ts'
+import type { DisconnectCause } from '../core/disconnect-cause.ts'
+import { formatIpv4, formatIpv6Network, type Ipv6Network } from '../core/ip-address.ts'
+import type { Logger } from '../core/log.ts'
+import type { TimerWheel, WheelEntry } from '../core/timers.ts'
+import type { Authorization } from './authenticator.ts'
+
+/** How long a tunnel may take to close in its own orderly way, ms. */
+const closeTimeoutMs = 10_000
+
+export interface Refusal {
+  readonly cause: DisconnectCause
+  /** For the log and for people. */
+  readonly reason: string
+}
+
+/** What is known of a call when it comes in. */
+export interface CallDescription {
+  readonly protocol: string
+  /** Without port. */
+  readonly peerAddress: string
+  /** With port, for people. */
+  readonly peerLabel: string
+  /** Closes the tunnel in its own orderly way; its owner then calls `Session.end`. */
+  close(cause: DisconnectCause): void
+}
+
+/** From the server's point of view: `received` came from the client. Cumulative. */
+export interface SessionUsage {
+  readonly receivedPackets: number
+  readonly receivedBytes: number
+  readonly sentPackets: number
+  readonly sentBytes: number
+  /** Monotonic ms of the last packet that counts as use. */
+  readonly lastActiveMs: number
+}
+
+export interface SessionAddresses {
+  /** Host order. */
+  readonly ipv4?: number
+  readonly ipv6?: Ipv6Network
+}
+
+/** `setup` until addresses are given; `closing` once somebody asked for the end. */
+export type SessionState = 'setup' | 'up' | 'closing' | 'ended'
+
+/** What status, events and accounting show. */
+export interface SessionStatus {
+  readonly id: string
+  readonly number: number
+  readonly state: SessionState
+  readonly protocol: string
+  readonly peer: string
+  readonly userName?: string
+  readonly ipv4?: string
+  readonly ipv6?: string
+  /** When the call came in. */
+  readonly since: Date
+  /** Since it is up; 0 before. */
+  readonly durationSeconds: number
+  readonly idleSeconds: number
+  readonly receivedPackets: number
+  readonly receivedBytes: number
+  readonly sentPackets: number
+  readonly sentBytes: number
+}
+
+/** What a session needs of its registry. */
+export interface SessionHost {
+  readonly clock: Clock
+  readonly wheel: TimerWheel
+  readonly wallClock: WallClock
+  readonly log: Logger
+  admitUser(authorization: Authorization): Refusal | undefined
+  timeouts(): { readonly idleTimeoutMs: number; readonly sessionTimeoutMs: number }
+  up(status: SessionStatus): void
+  down(status: SessionStatus, cause: DisconnectCause, wasUp: boolean): void
+}
+
+const unused: SessionUsage = {
+  receivedPackets: 0,
+  receivedBytes: 0,
+  sentPackets: 0,
+  sentBytes: 0,
+  lastActiveMs: 0,
+}
+
+export class Session implements WheelEntry {
+  /** Unguessable text. */
+  readonly id: string
+  /** Small, for people. */
+  readonly number: number
+  readonly protocol: string
+  readonly log: Logger
+  readonly #call: CallDescription
+  readonly #host: SessionHost
+  readonly #since: Date
+  #state: SessionState = 'setup'
+  #authorization: Authorization | undefined
+  #addresses: SessionAddresses = {}
+  #usage: () => SessionUsage = () => unused
+  /** The first one counts. */
+  #cause: DisconnectCause | undefined
+  #upMs = Number.NaN
+  #idleTimeoutMs = Number.POSITIVE_INFINITY
+  #sessionDeadlineMs = Number.POSITIVE_INFINITY
+
+  constructor(number: number, id: string, call: CallDescription, host: SessionHost) {
+    this.number = number
+    this.id = id
+    this.protocol = call.protocol
+    this.#call = call
+    this.#host = host
+    this.#since = host.wallClock.now()
+    this.log = host.log.child({ sessionId: id, proto: call.protocol, peer: call.peerLabel })
+  }
+
+  get state(): SessionState {
+    return this.#state
+  }
+
+  get userName(): string | undefined {
+    return this.#authorization?.userName
+  }
+
+  get peerAddress(): string {
+    return this.#call.peerAddress
+  }
+
+  /**
+   * The peer has proved to be this user. A refusal means that the user has too many sessions; the
+   * owner then ends the call with its cause.
+   */
+  authorize(authorization: Authorization): Refusal | undefined {
+    if (this.#state !== 'setup' || this.#authorization !== undefined) return undefined
+    const refusal = this.#host.admitUser(authorization)
+    if (refusal === undefined) this.#authorization = authorization
+    return refusal
+  }
+
+  /** Addresses are given and packets flow; from now on `usage` is asked. Logs the line up. */
+  up(addresses: SessionAddresses, usage: () => SessionUsage): void {
+    if (this.#state !== 'setup') return
+    const { clock, wheel } = this.#host
+    const nowMs = clock.nowMs()
+    const limits = this.#host.timeouts()
+    const { idleTimeoutSeconds, sessionTimeoutSeconds } = this.#authorization ?? {}
+    this.#state = 'up'
+    this.#addresses = addresses
+    this.#usage = usage
+    this.#upMs = nowMs
+    this.#idleTimeoutMs = msOf(idleTimeoutSeconds) ?? limits.idleTimeoutMs
+    this.#sessionDeadlineMs = nowMs + (msOf(sessionTimeoutSeconds) ?? limits.sessionTimeoutMs)
+    wheel.schedule(this, this.#nextDeadlineMs())
+    const status = this.status()
+    this.log.info(
+      { event: 'session-up', user: status.userName, ipv4: status.ipv4, ipv6: status.ipv6 },
+      'session up',
+    )
+    this.#host.up(status)
+  }
+
+  /** Addresses that came after `up`: the second network protocol. */
+  addAddresses(addresses: SessionAddresses): void {
+    this.#addresses = { ...this.#addresses, ...addresses }
+  }
+
+  /** Asks the owner to close the call; false when it is closing already. */
+  disconnect(cause: DisconnectCause): boolean {
+    if (this.#state === 'closing' || this.#state === 'ended') return false
+    this.#state = 'closing'
+    this.#cause = cause
+    this.#host.wheel.schedule(this, this.#host.clock.nowMs() + closeTimeoutMs)
+    this.#call.close(cause)
+    return true
+  }
+
+  /** The call is over. Only the first cause given here or to `disconnect` counts; logs the line down. */
+  end(cause: DisconnectCause): void {
+    if (this.#state === 'ended') return
+    const effective = this.#cause ?? cause
+    const wasUp = !Number.isNaN(this.#upMs)
+    const status: SessionStatus = { ...this.status(), state: 'ended' }
+    this.#state = 'ended'
+    this.#cause = effective
+    this.#usage = () => unused
+    this.#host.wheel.cancel(this)
+    if (wasUp) this.#logDown(status, effective)
+    else
+      this.log.info({ event: 'call-failed', user: this.userName, cause: effective }, 'call failed')
+    this.#host.down(status, effective, wasUp)
+  }
+
+  onDeadline(nowMs: number): void {
+    if (this.#state === 'closing') {
+      this.end('nas-error')
+    } else if (this.#state === 'up') {
+      if (nowMs >= this.#sessionDeadlineMs) this.disconnect('session-timeout')
+      else if (nowMs >= this.#idleDeadlineMs()) this.disconnect('idle-timeout')
+      else this.#host.wheel.schedule(this, this.#nextDeadlineMs())
+    }
+  }
+
+  status(): SessionStatus {
+    const { ipv4, ipv6 } = this.#addresses
+    const nowMs = this.#host.clock.nowMs()
+    const isCounted = !Number.isNaN(this.#upMs)
+    const { receivedPackets, receivedBytes, sentPackets, sentBytes } = this.#usage()
+    return {
+      id: this.id,
+      number: this.number,
+      state: this.#state,
+      protocol: this.protocol,
+      peer: this.#call.peerLabel,
+      ...(this.userName !== undefined && { userName: this.userName }),
+      ...(ipv4 !== undefined && { ipv4: formatIpv4(ipv4) }),
+      ...(ipv6 !== undefined && { ipv6: formatIpv6Network(ipv6) }),
+      since: this.#since,
+      durationSeconds: isCounted ? Math.floor((nowMs - this.#upMs) / 1000) : 0,
+      idleSeconds: isCounted ? Math.max(0, Math.floor((nowMs - this.#activeMs()) / 1000)) : 0,
+      receivedPackets,
+      receivedBytes,
+      sentPackets,
+      sentBytes,
+    }
+  }
+
+  #activeMs(): number {
+    return Math.max(this.#usage().lastActiveMs, this.#upMs)
+  }
+
+  #idleDeadlineMs(): number {
+    return this.#activeMs() + this.#idleTimeoutMs
+  }
+
+  /** Packets do not move the deadline; when it comes, `lastActiveMs` says whether it counts. */
+  #nextDeadlineMs(): number {
+    return Math.min(this.#idleDeadlineMs(), this.#sessionDeadlineMs)
+  }
+
+  #logDown(status: SessionStatus, cause: DisconnectCause): void {
+    const { userName, ipv4, ipv6, durationSeconds } = status
+    const { receivedPackets, receivedBytes, sentPackets, sentBytes } = status
+    this.log.info(
+      {
+        event: 'session-down',
+        user: userName,
+        ipv4,
+        ipv6,
+        durationSeconds,
+        receivedBytes,
+        receivedPackets,
+        sentBytes,
+        sentPackets,
+        cause,
+      },
+      'session down',
+    )
+  }
+}
+
+/** 0 is no limit, as in RADIUS dictionaries of most servers. */
+function msOf(seconds: number | undefined): number | undefined {
+  if (seconds === undefined) return undefined
+  return seconds === 0 ? Number.POSITIVE_INFINITY : seconds * 1000
+}
