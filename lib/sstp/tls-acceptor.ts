@@ -5,7 +5,7 @@
  * Tickets and session caches are off: a resumed handshake shows no certificate, and the crypto
  * binding is about the certificate that this connection showed.
  */
-import { constants } from 'node:crypto'
+import { constants, createPrivateKey, X509Certificate } from 'node:crypto'
 import type { Socket } from 'node:net'
 import {
   createSecureContext,
@@ -103,9 +103,13 @@ function connectionName(socket: Socket): string | undefined {
 
 function contextOptions(certificates: readonly CertificatePair[]): SecureContextOptions {
   if (certificates.length === 0) throw new CertificateError('no certificate is configured')
+  const kinds = new Set(certificates.map(keyKind))
+  if (kinds.size < certificates.length) {
+    throw new CertificateError('only one certificate of each kind of key can be shown')
+  }
   const options: SecureContextOptions = {
-    cert: certificates.map(({ cert }) => (typeof cert === 'string' ? cert : Buffer.from(cert))),
-    key: certificates.map(({ key }) => Buffer.from(key.expose())),
+    cert: certificates.map(({ cert }) => pem(cert)),
+    key: certificates.map(({ key }) => pem(key.expose())),
     minVersion: 'TLSv1.2',
     ciphers: CIPHERS,
     ecdhCurve: 'auto',
@@ -115,8 +119,32 @@ function contextOptions(certificates: readonly CertificatePair[]): SecureContext
   try {
     createSecureContext(options)
   } catch (error) {
-    const message = `certificate and key are not usable: ${messageOf(error)}`
-    throw new CertificateError(message, { cause: error })
+    throw unusable(error)
   }
   return options
+}
+
+/** `rsa`, `ec` or the like, of a pair that belongs together. */
+function keyKind({ cert, key }: CertificatePair): string {
+  let isPair: boolean
+  let kind: string | undefined
+  try {
+    const privateKey = createPrivateKey(pem(key.expose()))
+    kind = privateKey.asymmetricKeyType
+    isPair = new X509Certificate(pem(cert)).checkPrivateKey(privateKey)
+  } catch (error) {
+    throw unusable(error)
+  }
+  if (!isPair) throw new CertificateError('the key does not belong to the certificate')
+  return kind ?? ''
+}
+
+function pem(text: string | Uint8Array): string | Buffer {
+  return typeof text === 'string' ? text : Buffer.from(text)
+}
+
+function unusable(error: unknown): CertificateError {
+  return new CertificateError(`certificate or key is not usable: ${messageOf(error)}`, {
+    cause: error,
+  })
 }
