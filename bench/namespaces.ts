@@ -1,0 +1,66 @@
+/** Two network namespaces and the wire between them. */
+import { type ChildProcess, execFileSync, type SpawnOptions, spawn } from 'node:child_process'
+
+export interface End {
+  readonly namespace: string
+  /** On the wire. */
+  readonly address: string
+}
+
+/** `Wire` A is 10.200.0.1, B is 10.200.0.2. */
+export class Wire {
+  readonly a: End
+  readonly b: End
+  readonly #processes = new Set<ChildProcess>()
+
+  /** `prefix` tells apart wires that exist at the same time; the process number is added. */
+  constructor(prefix: string, mtuBytes = 1500) {
+    this.a = { namespace: `${prefix}${process.pid}a`, address: '10.200.0.1' }
+    this.b = { namespace: `${prefix}${process.pid}b`, address: '10.200.0.2' }
+    for (const { namespace } of [this.a, this.b]) {
+      ip('netns', 'add', namespace)
+      ip('-n', namespace, 'link', 'set', 'lo', 'up')
+    }
+    const [a, b] = [this.a.namespace, this.b.namespace]
+    ip('-n', a, 'link', 'add', 'wire0', 'type', 'veth', 'peer', 'name', 'wire0', 'netns', b)
+    for (const { namespace, address } of [this.a, this.b]) {
+      ip('-n', namespace, 'addr', 'add', `${address}/24`, 'dev', 'wire0')
+      ip('-n', namespace, 'link', 'set', 'wire0', 'mtu', String(mtuBytes), 'up')
+    }
+  }
+
+  /** Starts a program at one end; it is ended with the wire. Its pid is the program's own. */
+  spawn(end: End, command: string, args: readonly string[], options: SpawnOptions): ChildProcess {
+    const child = spawn('ip', ['netns', 'exec', end.namespace, command, ...args], options)
+    this.#processes.add(child)
+    child.on('exit', () => this.#processes.delete(child))
+    return child
+  }
+
+  /** The output of a command at one end. Throws when it fails. */
+  exec(end: End, ...command: string[]): string {
+    return execFileSync('ip', ['netns', 'exec', end.namespace, ...command], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+  }
+
+  async close(): Promise<void> {
+    for (const child of [...this.#processes]) await stop(child)
+    for (const { namespace } of [this.a, this.b]) ip('netns', 'del', namespace)
+  }
+}
+
+/** SIGTERM, after two seconds SIGKILL; resolves when it is gone. */
+export async function stop(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const gone = new Promise<void>(resolve => child.on('exit', () => resolve()))
+  child.kill('SIGTERM')
+  const timer = setTimeout(() => child.kill('SIGKILL'), 2000)
+  await gone
+  clearTimeout(timer)
+}
+
+function ip(...args: string[]): void {
+  execFileSync('ip', args)
+}
