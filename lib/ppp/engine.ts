@@ -14,7 +14,7 @@ import type { PppEvent, PppInput } from './event.ts'
 import { LcpOptions } from './lcp.ts'
 import { LinkMaintenance } from './link-maintenance.ts'
 import { Negotiation } from './negotiation.ts'
-import { failureDetails, NetworkLayer, type NetworkProtocol } from './network-layer.ts'
+import { failureDetails, NetworkLayer } from './network-layer.ts'
 import { defaultTiming, type PppSettings, type PppTiming } from './settings.ts'
 import { controlHeaderBytes } from './wire/control-packet.ts'
 import { encodeFrame, PppProtocol, peel } from './wire/frame.ts'
@@ -22,7 +22,7 @@ import { encodeFrame, PppProtocol, peel } from './wire/frame.ts'
 /** RFC 1661 §3.2. */
 export type PppPhase = 'dead' | 'establish' | 'authenticate' | 'network' | 'terminate'
 
-type TimerName = 'lcp' | NetworkProtocol | 'exchange' | 'authentication' | 'setup' | 'echo'
+type TimerName = 'lcp' | 'ipcp' | 'ipv6cp' | 'exchange' | 'authentication' | 'setup' | 'echo'
 
 // Implementation constants: renegotiations within a period, after which the peer is at fault.
 
@@ -213,27 +213,31 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
     for (;;) {
       const name = this.#timers.takeExpired(nowMs)
       if (name === undefined) return
-      switch (name) {
-        case 'lcp':
-          this.#lcp.restartTimer(nowMs)
-          break
-        case 'ipcp':
-        case 'ipv6cp':
-          this.#network.timer(name, nowMs)
-          break
-        case 'exchange':
-          this.#authentication.timer(nowMs)
-          break
-        case 'authentication':
-          this.#end('setup-timeout', 'authentication took too long', nowMs)
-          break
-        case 'setup':
-          this.#end('setup-timeout', `still in phase ${this.#phase} when time was up`, nowMs)
-          break
-        case 'echo':
-          this.#runEcho(nowMs)
-          break
-      }
+      this.#runTimer(name, nowMs)
+    }
+  }
+
+  #runTimer(name: TimerName, nowMs: number): void {
+    switch (name) {
+      case 'lcp':
+        this.#lcp.restartTimer(nowMs)
+        return
+      case 'ipcp':
+      case 'ipv6cp':
+        this.#network.timer(name, nowMs)
+        return
+      case 'exchange':
+        this.#authentication.timer(nowMs)
+        return
+      case 'authentication':
+        this.#end('setup-timeout', 'authentication took too long', nowMs)
+        return
+      case 'setup':
+        this.#end('setup-timeout', `still in phase ${this.#phase} when time was up`, nowMs)
+        return
+      case 'echo':
+        this.#runEcho(nowMs)
+        return
     }
   }
 
