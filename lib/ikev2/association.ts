@@ -1,0 +1,158 @@
+/**
+ * One pair of IKE SPIs with its keys, message IDs and reassembly: what RFC 7296 calls an IKE SA. A
+ * connection has one, and for a while two or three when it is rekeyed (§2.18).
+ */
+import { PayloadCipher } from '../crypto/payload-cipher.ts'
+import { FragmentSet } from './fragments.ts'
+import { destroyIkeKeys, type IkeKeys } from './key-schedule.ts'
+import type { SpiPair } from './nat-detection.ts'
+import type { Path } from './path.ts'
+import type { IkeSuite } from './suite.ts'
+import type { Task } from './task.ts'
+import type { ExchangeName } from './wire/exchange-type.ts'
+import { SPI_BYTES } from './wire/header.ts'
+import type { Payload } from './wire/payload.ts'
+
+/** A request of ours that waits for its response. */
+export interface Outstanding {
+  readonly task: Task
+  readonly messageId: number
+  readonly exchange: ExchangeName
+  readonly payloads: readonly Payload[]
+  datagrams: readonly Uint8Array[]
+  tries: number
+}
+
+/** A request of the peer that we have taken and not answered yet. */
+export interface Answering {
+  readonly messageId: number
+  readonly exchange: ExchangeName
+  /** Where the answer goes: back to where the request came from (RFC 7296 §2.11). */
+  readonly path: Path
+  /** Size of the request's largest fragment, 0 when it was whole. */
+  readonly fragmentBytes: number
+}
+
+export class Association {
+  /** Names its timers. */
+  readonly index: number
+  /** Whether we were the initiator of the exchange that made it: bit I of the header. */
+  readonly isInitiator: boolean
+  readonly localSpi: Uint8Array
+  #peerSpi: Uint8Array = new Uint8Array(SPI_BYTES)
+  #suite: IkeSuite | undefined
+  #keys: IkeKeys | undefined
+  #sender: PayloadCipher | undefined
+  #receiver: PayloadCipher | undefined
+
+  /** Message ID of our next request, and of the peer's next one (RFC 7296 §2.2). */
+  nextRequestId = 0
+  expectedRequestId = 0
+  outstanding: Outstanding | undefined
+  answering: Answering | undefined
+  lastReply: { readonly messageId: number; readonly datagrams: readonly Uint8Array[] } | undefined
+  /** The cleartext request that `lastReply` answers; protected ones prove themselves. */
+  lastRequest: Uint8Array | undefined
+  readonly queue: Task[] = []
+  #requestFragments: FragmentSet | undefined
+  #responseFragments: FragmentSet | undefined
+  /** Another association has taken its place; only its deletion is still to come. */
+  isReplaced = false
+
+  constructor(index: number, isInitiator: boolean, localSpi: Uint8Array) {
+    this.index = index
+    this.isInitiator = isInitiator
+    this.localSpi = localSpi
+  }
+
+  get peerSpi(): Uint8Array {
+    return this.#peerSpi
+  }
+
+  set peerSpi(spi: Uint8Array) {
+    this.#peerSpi = Uint8Array.from(spi)
+  }
+
+  get spis(): SpiPair {
+    return this.isInitiator
+      ? { initiatorSpi: this.localSpi, responderSpi: this.#peerSpi }
+      : { initiatorSpi: this.#peerSpi, responderSpi: this.localSpi }
+  }
+
+  get suite(): IkeSuite | undefined {
+    return this.#suite
+  }
+
+  get keys(): IkeKeys | undefined {
+    return this.#keys
+  }
+
+  get sender(): PayloadCipher | undefined {
+    return this.#sender
+  }
+
+  get receiver(): PayloadCipher | undefined {
+    return this.#receiver
+  }
+
+  /** Takes over the keys, and wipes those before them. */
+  install(suite: IkeSuite, keys: IkeKeys): void {
+    this.#wipe()
+    this.#suite = suite
+    this.#keys = keys
+    const { encryption, integrity } = suite
+    const fromInitiator = new PayloadCipher({
+      encryption,
+      integrity,
+      encryptionKey: keys.ei.expose(),
+      integrityKey: keys.ai.expose(),
+    })
+    const fromResponder = new PayloadCipher({
+      encryption,
+      integrity,
+      encryptionKey: keys.er.expose(),
+      integrityKey: keys.ar.expose(),
+    })
+    this.#sender = this.isInitiator ? fromInitiator : fromResponder
+    this.#receiver = this.isInitiator ? fromResponder : fromInitiator
+  }
+
+  /** The keys with SK_d, SK_pi and SK_pr changed; the ciphers stay (RFC 8784 §3). */
+  replaceKeys(keys: IkeKeys): void {
+    this.#keys = keys
+  }
+
+  /** The set that fragments of this message go to; an older message's set is dropped. */
+  fragments(messageId: number, isResponse: boolean): FragmentSet {
+    const held = isResponse ? this.#responseFragments : this.#requestFragments
+    if (held?.messageId === messageId) return held
+    const fresh = new FragmentSet(messageId)
+    if (isResponse) this.#responseFragments = fresh
+    else this.#requestFragments = fresh
+    return fresh
+  }
+
+  dropFragments(): void {
+    this.#requestFragments = undefined
+    this.#responseFragments = undefined
+  }
+
+  destroy(): void {
+    this.#wipe()
+    this.#keys = undefined
+    this.#sender = undefined
+    this.#receiver = undefined
+    this.outstanding = undefined
+    this.answering = undefined
+    this.lastReply = undefined
+    this.lastRequest = undefined
+    this.queue.length = 0
+    this.dropFragments()
+  }
+
+  #wipe(): void {
+    this.#sender?.destroy()
+    this.#receiver?.destroy()
+    if (this.#keys) destroyIkeKeys(this.#keys)
+  }
+}
