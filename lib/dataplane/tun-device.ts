@@ -110,7 +110,8 @@ export class TunDevice implements Device {
     this.#events = events
     this.#poller = new UvPoller(this.#kernel, this.#fd, {
       onReadable: () => events.onReadable(),
-      onError: reason => this.#lose(reason),
+      // A TUN descriptor reports an error only when its interface is unregistered.
+      onError: reason => this.#lose(`it was deleted (${reason})`),
     })
   }
 
