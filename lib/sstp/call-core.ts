@@ -150,20 +150,20 @@ export class CallCore<OpenState extends string> {
         return
       case 'answer-abort':
         this.remark('peer-abort', peerStatus(received))
-        this.outbox.transmit(messageBytes('call-abort'))
         this.#enter('call-abort-timeout-pending', ABORT_STATE_TIMER_2_MS, 'protocol-error', nowMs)
+        this.outbox.transmit(messageBytes('call-abort'))
         return
       case 'abort-answered':
         this.#enter('call-abort-timeout-pending', ABORT_STATE_TIMER_2_MS, 'protocol-error', nowMs)
         return
       case 'answer-disconnect':
-        this.outbox.transmit(messageBytes('call-disconnect-ack'))
         this.#enter('call-disconnect-timeout-pending', DISCONNECT_TIMER_2_MS, 'user-request', nowMs)
+        this.outbox.transmit(messageBytes('call-disconnect-ack'))
         return
       case 'disconnect':
         this.#hasLink = false
-        this.outbox.transmit(messageBytes('call-disconnect'))
         this.#enter('call-disconnect-ack-pending', DISCONNECT_TIMER_1_MS, cause, nowMs)
+        this.outbox.transmit(messageBytes('call-disconnect'))
         return
       case 'close':
         this.close(event === 'transport-closed' ? 'lost-carrier' : cause)
@@ -205,14 +205,15 @@ export class CallCore<OpenState extends string> {
     cause: DisconnectCause = 'protocol-error',
   ): void {
     this.remark(reason, detail)
+    this.#enter('call-abort-pending', ABORT_STATE_TIMER_1_MS, cause, nowMs)
     this.outbox.transmit(
       complaint === undefined
         ? messageBytes('call-abort')
         : messageBytes('call-abort', statusInfo(complaint)),
     )
-    this.#enter('call-abort-pending', ABORT_STATE_TIMER_1_MS, cause, nowMs)
   }
 
+  /** Comes before the message that says so: what PPP still has to send leaves first. */
   #enter(state: ClosingState, timerMs: number, cause: DisconnectCause, nowMs: number): void {
     this.#linkDown(cause)
     this.state = state
