@@ -90,7 +90,7 @@ export function icmp(
   source: string,
   destination: string,
   type: number,
-  body = new Uint8Array(28),
+  body: Uint8Array = new Uint8Array(28),
 ): Uint8Array {
   const message = concatBytes(Uint8Array.of(type, 0, 0, 0), body)
   return wrap({ source, destination, df: false }, source.includes(':') ? 58 : 1, message, 2)
