@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { type ParseArgsConfig, parseArgs } from 'node:util'
 import { type Config, parseConfig } from '../lib/config.ts'
+import { controlCall } from '../lib/control/control-call.ts'
 import { ConfigError, messageOf, UsageError } from '../lib/core/errors.ts'
 
 export const ExitCode = {
@@ -53,4 +54,13 @@ function readText(path: string): string {
   } catch (error) {
     throw new ConfigError('', `the configuration ${path} cannot be read`, { cause: error })
   }
+}
+
+/** Calls the server that runs with the configuration at `configPath`. Throws ControlError. */
+export function callServer(
+  configPath: string | undefined,
+  command: string,
+  args: unknown,
+): Promise<unknown> {
+  return controlCall(loadConfig(configPath).state.controlSocket, command, args)
 }

@@ -52,6 +52,17 @@ async function main(argv: readonly string[]): Promise<ExitCode> {
   return command.run(args)
 }
 
+function exitCodeOf(error: OpenRasError): ExitCode {
+  if (['ERR_USAGE', 'ERR_CONFIG', 'ERR_CERTIFICATE'].includes(error.code)) return ExitCode.usage
+  const { cause } = error
+  const isNobodyThere =
+    error.code === 'ERR_CONTROL' &&
+    cause instanceof Error &&
+    'code' in cause &&
+    (cause.code === 'ENOENT' || cause.code === 'ECONNREFUSED')
+  return isNobodyThere ? ExitCode.notRunning : ExitCode.failure
+}
+
 try {
   process.exitCode = await main(process.argv.slice(2))
 } catch (error) {
@@ -61,7 +72,7 @@ try {
   } else if (error instanceof OpenRasError) {
     process.stderr.write(`openras: ${error.message}\n`)
     if (error.cause !== undefined) process.stderr.write(`  because: ${messageOf(error.cause)}\n`)
-    process.exitCode = error.code === 'ERR_USAGE' ? ExitCode.usage : ExitCode.failure
+    process.exitCode = exitCodeOf(error)
   } else {
     throw error
   }

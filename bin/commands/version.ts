@@ -1,6 +1,7 @@
 /** `openras version`. */
-import { type Command, ExitCode } from '../command.ts'
+
 import { productVersion } from '../../lib/server/version.ts'
+import { type Command, ExitCode } from '../command.ts'
 
 export const version: Command = {
   name: 'version',

@@ -1,0 +1,58 @@
+/** What a server that has started tells the person who started it. */
+import { ownCertificateFiles } from '../lib/certificates/own-certificate.ts'
+import type { Config } from '../lib/config.ts'
+import { formatIpv4, formatIpv6Network } from '../lib/core/ip-address.ts'
+import type { ServerStatus } from '../lib/server/server.ts'
+
+export function welcome(config: Config, status: ServerStatus): string {
+  const { dataplane, forwarding, sstp } = status
+  const offloads = dataplane.offloads.length === 0 ? 'no offloads' : dataplane.offloads.join(' ')
+  const lines = [`OpenRAS ${status.version} is running as "${status.name}".`, '']
+  const row = (title: string, text: string) => lines.push(`  ${title.padEnd(10)}${text}`)
+  if (sstp !== undefined) {
+    row('SSTP', sstp.addresses.map(({ host, port }) => `${host} port ${port}`).join(', '))
+  }
+  row('Tunnels', [...rangesOf(config), ...ipv6Of(config)].join(', '))
+  row('Interface', `${dataplane.tunName}, backend ${dataplane.backend} (${offloads})`)
+  row(
+    'NAT',
+    forwarding?.natInterface === undefined ? 'off' : `on, out of ${forwarding.natInterface}`,
+  )
+  row('Access', config.access === 'all' ? 'all networks' : 'this server only')
+  for (const warning of status.warnings) row('Warning', warning)
+  return `${[...lines, '', ...dialling(config)].join('\n')}\n`
+}
+
+/** The lines that dial this server from Windows and from Linux. */
+function dialling(config: Config): string[] {
+  const name = config.server.name
+  const ca = ownCertificateFiles(config.state.directory).authority
+  const server = config.sstp.port === 443 ? name : `${name}:${config.sstp.port}`
+  const own = config.sstp.certificates.length === 0
+  const quoted = `'${name.replaceAll("'", "''")}'`
+  return [
+    'Dial it from Windows, in PowerShell as administrator:',
+    ...(own
+      ? [
+          `  # copy ${ca} there first`,
+          `  Import-Certificate -FilePath ca.pem -CertStoreLocation Cert:\\LocalMachine\\Root`,
+        ]
+      : []),
+    `  Add-VpnConnection -Name ${quoted} -ServerAddress '${server}' -TunnelType Sstp -AuthenticationMethod MSChapv2 -EncryptionLevel Maximum -Force`,
+    `  rasdial ${quoted} USER *`,
+    '',
+    'From Debian (apt-get install sstp-client):',
+    `  sudo sstpc ${own ? '--ca-cert ca.pem ' : ''}--user USER --password PASSWORD ${server} usepeerdns require-mschap-v2 noauth noipdefault defaultroute`,
+    '',
+    'Who is connected: openras status. Stop with Ctrl-C.',
+  ]
+}
+
+function rangesOf(config: Config): string[] {
+  return config.addresses.ipv4.map(({ first, last }) => `${formatIpv4(first)}-${formatIpv4(last)}`)
+}
+
+function ipv6Of(config: Config): string[] {
+  const prefix = config.addresses.ipv6
+  return prefix === undefined ? [] : [formatIpv6Network(prefix)]
+}

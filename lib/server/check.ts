@@ -1,0 +1,20 @@
+/** What can be said of a configuration without starting it. */
+import { loadCertificatePair } from '../certificates/certificate-pair.ts'
+import type { Config } from '../config.ts'
+import { systemWallClock } from '../core/clock.ts'
+import { insecureChoices } from './insecure-choices.ts'
+
+const soonDays = 30
+const dayMs = 86_400_000
+
+/** Reads the files that the configuration names; returns what is worth knowing. Throws CertificateError. */
+export function checkServer(config: Config): string[] {
+  const now = systemWallClock.now()
+  const notes = [...insecureChoices(config)]
+  for (const files of config.sstp.certificates) {
+    const { notAfter } = loadCertificatePair(files, now)
+    const days = Math.floor((notAfter.getTime() - now.getTime()) / dayMs)
+    if (days < soonDays) notes.push(`the certificate ${files.cert} expires in ${days} days`)
+  }
+  return notes
+}

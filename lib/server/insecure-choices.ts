@@ -1,0 +1,16 @@
+/** What is on although it is not safe: said in the log, in the status and by `openras check`. */
+import type { Config } from '../config.ts'
+
+export function insecureChoices(config: Config): string[] {
+  const { methods } = config.auth
+  const warnings: string[] = []
+  if (methods.includes('pap')) {
+    warnings.push('auth.methods has pap: this server sees passwords, and sstp is not bound to tls')
+  }
+  if (methods.includes('chap')) {
+    warnings.push(
+      'auth.methods has chap: passwords are stored reversibly, and sstp is not bound to tls',
+    )
+  }
+  return warnings
+}

@@ -1,0 +1,41 @@
+/** IPv6 on one link: our answers as its router, and our advertisements in time. */
+import {
+  advertisementIntervalMs,
+  LinkResponder,
+  type LinkResponderOptions,
+} from '../address/link-responder.ts'
+import type { WheelEntry } from '../core/timers.ts'
+import type { LinkServices } from './ppp-link.ts'
+
+export class Ipv6Link implements WheelEntry {
+  readonly #responder: LinkResponder
+  readonly #services: LinkServices
+  readonly #transmit: (packet: Uint8Array) => void
+
+  /** Advertises at once: Windows waits for it (RFC 4861 §6.2.4). */
+  constructor(
+    options: LinkResponderOptions,
+    services: LinkServices,
+    transmit: (packet: Uint8Array) => void,
+  ) {
+    this.#responder = new LinkResponder(options)
+    this.#services = services
+    this.#transmit = transmit
+    this.onDeadline(services.clock.nowMs())
+  }
+
+  /** A packet of the link. */
+  receive(packet: Uint8Array): void {
+    const answer = this.#responder.answer(packet)
+    if (answer !== undefined) this.#transmit(answer)
+  }
+
+  onDeadline(nowMs: number): void {
+    this.#transmit(this.#responder.advertisement())
+    this.#services.wheel.schedule(this, nowMs + advertisementIntervalMs)
+  }
+
+  close(): void {
+    this.#services.wheel.cancel(this)
+  }
+}

@@ -1,0 +1,292 @@
+/**
+ * One answered PPP call, from the tunnel's first frame to its one disconnect cause: who it is, what
+ * they are given, and that everything is taken back when it ends.
+ */
+import type { Authenticator, Verdict } from '../aaa/authenticator.ts'
+import type { Session } from '../aaa/session.ts'
+import { isRefusal, type SessionRegistry } from '../aaa/session-registry.ts'
+import type { Ipv4Pool } from '../address/ipv4-pool.ts'
+import type { Ipv6Pool } from '../address/ipv6-pool.ts'
+import type { DisconnectCause } from '../core/disconnect-cause.ts'
+import { InvariantError, messageOf } from '../core/errors.ts'
+import type { Ipv6Network } from '../core/ip-address.ts'
+import type { WheelEntry } from '../core/timers.ts'
+import type { Port } from '../dataplane/dataplane.ts'
+import type { Carrier, Link, LinkFactory } from '../ppp/carrier.ts'
+import type { Ipv4Up, Ipv6Up, PppEvent } from '../ppp/event.ts'
+import type { AuthenticationProtocol, ServerNetwork } from '../ppp/settings.ts'
+import { Ipv6Link } from './ipv6-link.ts'
+import { type LinkServices, PppLink, type PppLinkOwner } from './ppp-link.ts'
+
+/** What every call needs of the server. */
+export interface CallServices extends LinkServices {
+  readonly sessions: SessionRegistry
+  readonly authenticator: Authenticator
+  readonly ipv4Pool: Ipv4Pool
+  readonly ipv6Pool: Ipv6Pool | undefined
+  readonly settings: CallSettings
+}
+
+export interface CallSettings {
+  readonly serverName: string
+  /** Strongest first. */
+  readonly authentication: readonly AuthenticationProtocol[]
+  /** Largest IP packet that the TUN device carries, bytes. */
+  readonly mtuBytes: number
+  /** Our address in the tunnels, host order. */
+  readonly serverIpv4: number
+  readonly dnsIpv4: readonly number[]
+  readonly dnsIpv6: readonly Uint8Array[]
+  readonly winsIpv4: readonly number[]
+  /** Whether a client may ask for an IPv4 address of its own choice. */
+  readonly isRequestable: boolean
+}
+
+/** How long a client may take to name the address that it wants before it gets any, ms. */
+const requestWaitMs = 2000
+
+/** Answers calls of all tunnels that carry PPP. */
+export class PppCalls implements LinkFactory {
+  readonly #services: CallServices
+
+  constructor(services: CallServices) {
+    this.#services = services
+  }
+
+  open(carrier: Carrier): Link | undefined {
+    const call = new PppCall(carrier, this.#services)
+    return call.begin()
+  }
+}
+
+class PppCall implements PppLinkOwner, WheelEntry {
+  readonly #carrier: Carrier
+  readonly #services: CallServices
+  readonly #link: PppLink
+  #session: Session | undefined
+  #isOver = false
+  /** Why we end a call whose proof was good. */
+  #refusal: DisconnectCause | undefined
+  #fixedIpv4: number | undefined
+  #ipv4: number | undefined
+  #ipv6: Ipv6Network | undefined
+  #hasNetwork = false
+  #ipv6Link: Ipv6Link | undefined
+
+  constructor(carrier: Carrier, services: CallServices) {
+    this.#carrier = carrier
+    this.#services = services
+    const { settings } = services
+    this.#link = new PppLink(
+      carrier,
+      {
+        role: 'server',
+        serverName: settings.serverName,
+        authentication: settings.authentication,
+        mruBytes: Math.min(carrier.mruBytes, settings.mtuBytes),
+      },
+      services,
+      this,
+    )
+  }
+
+  get label(): string {
+    return `${this.#carrier.protocol}/${this.#session?.number ?? 0}`
+  }
+
+  /** Undefined when there are too many calls. */
+  begin(): Link | undefined {
+    const carrier = this.#carrier
+    const admitted = this.#services.sessions.admit({
+      protocol: carrier.protocol,
+      peerAddress: carrier.peerAddress,
+      peerLabel: carrier.peerLabel,
+      close: cause => this.#link.handle({ type: 'close', cause }),
+    })
+    if (isRefusal(admitted)) return undefined
+    this.#session = admitted
+    this.#link.handle({ type: 'open' })
+    return this.#link
+  }
+
+  // PppLinkOwner
+
+  event(event: PppEvent): void {
+    switch (event.type) {
+      case 'authenticate':
+        this.#judge(event)
+        break
+      case 'authenticated':
+        this.#onAuthenticated()
+        break
+      case 'ipv4-requested':
+        this.#give(event.address)
+        break
+      case 'identification':
+        this.#session?.log.debug({ event: 'identification', text: event.text }, 'client identified')
+        break
+      case 'link-up':
+      case 'renegotiating':
+        this.#session?.log.debug({ ...event, event: event.type }, event.type)
+        break
+      case 'refused':
+        this.#session?.log.debug({ ...event, event: 'refused' }, 'proof refused')
+        break
+      case 'closed':
+        this.#onClosed(event.cause, event.detail)
+        break
+      case 'ipv4-up':
+      case 'ipv4-down':
+      case 'ipv6-up':
+      case 'unexpected':
+        break
+      case 'ipv6-down':
+        this.#ipv6Link?.close()
+        this.#ipv6Link = undefined
+        break
+    }
+  }
+
+  openIpv4(port: Port, up: Ipv4Up): void {
+    port.addIpv4(up.peerAddress)
+    this.#up({ ipv4: up.peerAddress })
+  }
+
+  openIpv6(port: Port, up: Ipv6Up): void {
+    const prefix = this.#ipv6
+    if (prefix === undefined) throw new InvariantError('IPv6 opened without a prefix')
+    port.addIpv6(prefix.address, prefix.prefixLength)
+    this.#up({ ipv6: prefix })
+    this.#ipv6Link?.close()
+    this.#ipv6Link = new Ipv6Link(
+      {
+        interfaceId: up.localIdentifier,
+        prefix,
+        mtuBytes: up.mtuBytes,
+        dnsServers: this.#services.settings.dnsIpv6,
+      },
+      this.#services,
+      packet => this.#link.transmit(packet),
+    )
+  }
+
+  linkPacket(bytes: Uint8Array): void {
+    this.#ipv6Link?.receive(bytes)
+  }
+
+  /** The client has not said which address it wants: it gets any. */
+  onDeadline(): void {
+    this.#give(0)
+  }
+
+  // Who it is
+
+  #judge(event: Extract<PppEvent, { type: 'authenticate' }>): void {
+    const { attempt, userName, proof } = event
+    const { protocol, peerAddress } = this.#carrier
+    const call = { protocol, peerAddress, sessionId: this.#session?.id ?? '' }
+    this.#services.authenticator
+      .authenticate({ userName, proof, call })
+      .then(verdict => {
+        // The call may have ended while its user was looked up.
+        if (!this.#isOver) {
+          this.#link.handle({ type: 'verdict', attempt, verdict: this.#authorize(verdict) })
+        }
+      })
+      .catch((error: unknown) => {
+        this.#session?.log.error({ event: 'call-fault', reason: messageOf(error) }, 'call fault')
+        if (!this.#isOver) this.#link.handle({ type: 'close', cause: 'nas-error' })
+      })
+  }
+
+  /** A good proof may still not come in. */
+  #authorize(verdict: Verdict): Verdict {
+    const session = this.#session
+    if (verdict.type === 'reject' || session === undefined) return verdict
+    const { authorization } = verdict
+    if (session.userName !== undefined) {
+      // A renegotiated link belongs to whom it belonged before.
+      if (session.userName === authorization.userName) return verdict
+      this.#refusal = 'not-authorized'
+      return { type: 'reject', reason: 'no-dial-in', canRetry: false }
+    }
+    const refusal = session.authorize(authorization)
+    if (refusal !== undefined) {
+      session.log.info({ event: 'call-refused', reason: refusal.reason }, 'call refused')
+      this.#refusal = refusal.cause
+      return { type: 'reject', reason: 'no-dial-in', canRetry: false }
+    }
+    this.#fixedIpv4 = authorization.ipv4Address
+    return verdict
+  }
+
+  // What they are given
+
+  #onAuthenticated(): void {
+    if (this.#hasNetwork) return
+    const { settings, wheel, clock } = this.#services
+    if (settings.isRequestable && this.#fixedIpv4 === undefined) {
+      wheel.schedule(this, clock.nowMs() + requestWaitMs)
+    } else {
+      this.#give(0)
+    }
+  }
+
+  #give(requestedAddress: number): void {
+    if (this.#hasNetwork || this.#isOver) return
+    this.#hasNetwork = true
+    const { settings, ipv4Pool, ipv6Pool, wheel } = this.#services
+    wheel.cancel(this)
+    const userName = this.#session?.userName ?? ''
+    const fixedAddress = this.#fixedIpv4
+    const lease = ipv4Pool.lease({
+      userName,
+      requestedAddress,
+      ...(fixedAddress !== undefined && { fixedAddress }),
+    })
+    if (lease.type === 'leased') this.#ipv4 = lease.address
+    this.#ipv6 = ipv6Pool?.lease(userName)
+    if (this.#ipv4 === undefined && this.#ipv6 === undefined) {
+      const detail = lease.type === 'refused' ? `IPv4 address: ${lease.reason}` : ''
+      this.#link.handle({ type: 'close', cause: 'no-address', detail })
+      return
+    }
+    const network: ServerNetwork = {
+      ipv4:
+        this.#ipv4 === undefined
+          ? null
+          : {
+              localAddress: settings.serverIpv4,
+              peerAddress: this.#ipv4,
+              dns: settings.dnsIpv4,
+              wins: settings.winsIpv4,
+            },
+      ipv6: this.#ipv6 === undefined ? null : {},
+    }
+    this.#link.handle({ type: 'network', network })
+  }
+
+  #up(addresses: { ipv4?: number; ipv6?: Ipv6Network }): void {
+    const session = this.#session
+    if (session?.state === 'setup') session.up(addresses, () => this.#link.usage())
+    else session?.addAddresses(addresses)
+  }
+
+  // The end
+
+  #onClosed(cause: DisconnectCause, detail: string): void {
+    if (this.#isOver) return
+    this.#isOver = true
+    const { ipv4Pool, ipv6Pool, wheel } = this.#services
+    wheel.cancel(this)
+    this.#ipv6Link?.close()
+    if (this.#ipv4 !== undefined) ipv4Pool.release(this.#ipv4)
+    if (this.#ipv6 !== undefined) ipv6Pool?.release(this.#ipv6)
+    const dropped = this.#link.counters.toJSON()
+    this.#session?.log.debug(
+      { event: 'ppp-closed', detail, dropped, droppedIpPackets: this.#link.droppedIpPackets },
+      'ppp closed',
+    )
+    this.#session?.end(this.#refusal ?? cause)
+  }
+}

@@ -1,0 +1,40 @@
+/** The certificates that the server shows: those of the configuration, or its own. */
+import { networkInterfaces } from 'node:os'
+import { type CertificatePair, loadCertificatePair } from '../certificates/certificate-pair.ts'
+import { ensureOwnCertificate } from '../certificates/own-certificate.ts'
+import type { Config } from '../config.ts'
+import { systemWallClock } from '../core/clock.ts'
+import type { CertificatePair as TlsPair } from '../sstp/index.ts'
+
+/** Reads them, and makes or renews the server's own when none is configured. Throws CertificateError. */
+export function loadServerCertificates(config: Config): TlsPair[] {
+  const { certificates } = config.sstp
+  const now = systemWallClock.now()
+  const pairs =
+    certificates.length === 0
+      ? [ownCertificate(config).pair]
+      : certificates.map(files => loadCertificatePair(files, now))
+  return pairs.map(pair => ({ cert: pair.chainPem, key: pair.keyPem }))
+}
+
+/** The pair in the state directory, for the server's name and every address of this machine. */
+export function ownCertificate(config: Config): {
+  readonly pair: CertificatePair
+  readonly authorityFile: string
+} {
+  return ensureOwnCertificate({
+    stateDirectory: config.state.directory,
+    names: [config.server.name],
+    addresses: machineAddresses(),
+    now: systemWallClock.now(),
+  })
+}
+
+/** What a client can dial: neither loopback nor link-local. */
+function machineAddresses(): string[] {
+  return Object.values(networkInterfaces())
+    .flatMap(addresses => addresses ?? [])
+    .filter(({ internal, address }) => !internal && !address.startsWith('fe80:'))
+    .map(({ address }) => address)
+    .sort()
+}

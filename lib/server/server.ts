@@ -1,0 +1,351 @@
+/** The composition root: the one place that knows everybody. Start, status, reload, stop. */
+import { join } from 'node:path'
+import { LocalAuthenticator } from '../aaa/local-authenticator.ts'
+import { Lockout } from '../aaa/lockout.ts'
+import type { SessionStatus } from '../aaa/session.ts'
+import { SessionRegistry } from '../aaa/session-registry.ts'
+import { ConfigUserStore } from '../aaa/users/config-user-store.ts'
+import { SqliteUserStore } from '../aaa/users/sqlite-user-store.ts'
+import type { UserStore } from '../aaa/users/user-store.ts'
+import { Ipv4Pool, networksOf } from '../address/ipv4-pool.ts'
+import { Ipv6Pool } from '../address/ipv6-pool.ts'
+import { readLeases, writeLeases } from '../address/lease-file.ts'
+import { ensureStateDirectory } from '../config/state-directory.ts'
+import type { AuthMethodName, Config } from '../config.ts'
+import { systemClock } from '../core/clock.ts'
+import { messageOf } from '../core/errors.ts'
+import type { Logger } from '../core/log.ts'
+import { systemRandom } from '../core/random.ts'
+import { TimerWheel, type WheelEntry } from '../core/timers.ts'
+import type { DataplaneStatus } from '../dataplane/dataplane.ts'
+import { createMemoryDataplane, type Dataplane, openDataplane } from '../dataplane/index.ts'
+import type { AuthenticationProtocol } from '../ppp/settings.ts'
+import { Forwarding, type ForwardingStatus, TunInterface } from '../routing/index.ts'
+import { SstpListener, type SstpStatus } from '../sstp/index.ts'
+import { insecureChoices } from './insecure-choices.ts'
+import { type CallServices, type CallSettings, PppCalls } from './ppp-call.ts'
+import { serverAddresses, serverIpv6 } from './server-addresses.ts'
+import { loadServerCertificates } from './server-certificates.ts'
+import { productVersion } from './version.ts'
+
+export interface ServerStatus {
+  readonly name: string
+  readonly version: string
+  readonly pid: number
+  readonly uptimeSeconds: number
+  /** What is on although it is not safe, in words. */
+  readonly warnings: readonly string[]
+  readonly sstp?: SstpStatus
+  readonly sessions: readonly SessionStatus[]
+  readonly dataplane: DataplaneStatus
+  readonly forwarding?: ForwardingStatus
+}
+
+export interface ReloadResult {
+  readonly applied: readonly string[]
+  readonly needsRestart: readonly string[]
+}
+
+/** Parts of the configuration that hold from `reload` on; all others wait for a restart. */
+const reloadable: readonly (keyof Config)[] = ['auth', 'users', 'limits', 'log', 'nat']
+
+const protocolOf: Record<AuthMethodName, AuthenticationProtocol> = {
+  mschapv2: 'mschapv2',
+  chap: 'chap-md5',
+  pap: 'pap',
+}
+
+/** Leases are written this long after a session came or went, ms. */
+const leaseWriteDelayMs = 5000
+
+export class Server {
+  readonly #log: Logger
+  readonly #clock = systemClock
+  readonly #startedMs = systemClock.nowMs()
+  readonly #wheel = new TimerWheel(systemClock.nowMs())
+  readonly #sessions: SessionRegistry
+  readonly #dataplane: Dataplane
+  readonly #tun: TunInterface | undefined
+  readonly #forwarding: Forwarding | undefined
+  readonly #services: Mutable<CallServices>
+  readonly #leaseWriter: WheelEntry
+  readonly #onDeviceLost: (reason: string) => void
+  #config: Config
+  #users: UserStore
+  #lockout: Lockout
+  #sstp: SstpListener | undefined
+  #forwardingStatus: ForwardingStatus | undefined
+  #isStopped = false
+
+  /** Opens the TUN device; throws ConfigError, StoreError or TunError. */
+  constructor(config: Config, log: Logger, onDeviceLost: (reason: string) => void) {
+    this.#config = config
+    this.#log = log
+    this.#onDeviceLost = onDeviceLost
+    ensureStateDirectory(config.state.directory)
+    this.#users = openUsers(config)
+    this.#lockout = new Lockout(config.auth.lockout, this.#clock)
+    const { limits, tun } = config
+    this.#sessions = new SessionRegistry({ limits, clock: this.#clock, wheel: this.#wheel, log })
+    this.#dataplane = openPackets(config, reason => this.#loseDevice(reason))
+    const isKernel = tun.backend !== 'memory'
+    this.#tun = isKernel ? new TunInterface(this.#dataplane.status().tunName) : undefined
+    this.#forwarding = isKernel ? new Forwarding() : undefined
+    this.#services = {
+      dataplane: this.#dataplane,
+      clock: this.#clock,
+      wheel: this.#wheel,
+      random: systemRandom,
+      sessions: this.#sessions,
+      authenticator: this.#makeAuthenticator(),
+      ipv4Pool: new Ipv4Pool({
+        ranges: config.addresses.ipv4,
+        exclude: config.addresses.exclude,
+        serverAddress: config.addresses.server,
+        reserved: () => this.#users.fixedAddresses(),
+        isRequestable: config.addresses.isRequestable,
+      }),
+      ipv6Pool: config.addresses.ipv6 && new Ipv6Pool(config.addresses.ipv6),
+      settings: callSettings(config),
+    }
+    const { ipv4, ipv6 } = readLeases(this.#leasePath)
+    this.#services.ipv4Pool.restore(ipv4)
+    this.#services.ipv6Pool?.restore(ipv6)
+    this.#leaseWriter = { onDeadline: () => this.#writeLeases() }
+    this.#sessions.observe(() => {
+      this.#wheel.schedule(this.#leaseWriter, this.#clock.nowMs() + leaseWriteDelayMs)
+    })
+  }
+
+  /** Addresses, routes, forwarding, listeners. What was done is undone when a step fails. */
+  async start(): Promise<void> {
+    try {
+      this.#wheel.start(this.#clock)
+      await this.#openNetwork()
+      this.#dataplane.start()
+      await this.#listen()
+    } catch (error) {
+      await this.stop()
+      throw error
+    }
+    for (const warning of insecureChoices(this.#config)) {
+      this.#log.warn({ event: 'insecure-choice', warning }, 'insecure choice')
+    }
+    this.#log.info({ event: 'started', version: productVersion }, 'server started')
+  }
+
+  status(): ServerStatus {
+    return {
+      name: this.#config.server.name,
+      version: productVersion,
+      pid: process.pid,
+      uptimeSeconds: Math.floor((this.#clock.nowMs() - this.#startedMs) / 1000),
+      warnings: insecureChoices(this.#config),
+      ...(this.#sstp !== undefined && { sstp: this.#sstp.status() }),
+      sessions: this.#sessions.list(),
+      dataplane: this.#dataplane.status(),
+      ...(this.#forwardingStatus !== undefined && { forwarding: this.#forwardingStatus }),
+    }
+  }
+
+  /** Ends sessions by id, number or user name; how many. */
+  disconnect(session: string): number {
+    return this.#sessions.disconnect(session)
+  }
+
+  /** Takes over what can change under live sessions. Throws and changes nothing on a bad certificate. */
+  async reload(config: Config): Promise<ReloadResult> {
+    const certificates = this.#sstp === undefined ? undefined : loadServerCertificates(config)
+    const before = this.#config
+    const changed = changedParts(before, config)
+    const applied: string[] = changed.filter(key => reloadable.includes(key))
+    if (certificates !== undefined) {
+      this.#sstp?.reloadCertificates(certificates)
+      applied.push('certificates')
+    }
+    const held = { ...before }
+    for (const key of reloadable) Object.assign(held, { [key]: config[key] })
+    if (config.users === undefined) Reflect.deleteProperty(held, 'users')
+    this.#config = { ...held, sstp: { ...held.sstp, certificates: config.sstp.certificates } }
+    this.#sessions.setLimits(config.limits)
+    this.#log.level = config.log.level
+    if (changed.includes('users')) this.#users = openUsers(this.#config)
+    if (!isSame(before.auth.lockout, config.auth.lockout)) {
+      this.#lockout = new Lockout(config.auth.lockout, this.#clock)
+    }
+    this.#services.authenticator = this.#makeAuthenticator()
+    this.#services.settings = callSettings(this.#config)
+    if (changed.includes('nat')) await this.#forward()
+    this.#log.info({ event: 'reloaded', applied }, 'configuration reloaded')
+    const sstpChanged =
+      changed.includes('sstp') &&
+      !isSame(
+        { ...before.sstp, certificates: undefined },
+        { ...config.sstp, certificates: undefined },
+      )
+    return {
+      applied,
+      needsRestart: changed.filter(
+        key => !reloadable.includes(key) && (key !== 'sstp' || sstpChanged),
+      ),
+    }
+  }
+
+  /** Ends all sessions in an orderly way and puts everything back. May be called twice. */
+  async stop(): Promise<void> {
+    if (this.#isStopped) return
+    this.#isStopped = true
+    this.#sessions.drain()
+    this.#sessions.disconnectAll('nas-reboot')
+    await this.#attempt('sstp', () => this.#sstp?.stop())
+    this.#dataplane.flush()
+    await this.#attempt('forwarding', () => this.#forwarding?.revert())
+    await this.#attempt('tun', () => this.#tun?.teardown())
+    this.#dataplane.stop()
+    this.#wheel.stop()
+    this.#writeLeases()
+    this.#log.info({ event: 'stopped' }, 'server stopped')
+  }
+
+  async #openNetwork(): Promise<void> {
+    const { addresses, tun } = this.#config
+    await this.#tun?.configure({
+      mtuBytes: tun.mtuBytes,
+      serverIpv4: addresses.server,
+      serverIpv6: serverIpv6(this.#config),
+      ipv4Networks: addresses.ipv4.flatMap(networksOf),
+      ipv6Networks: addresses.ipv6 === undefined ? [] : [addresses.ipv6],
+    })
+    await this.#forward()
+  }
+
+  async #forward(): Promise<void> {
+    const { addresses, access, nat } = this.#config
+    this.#forwardingStatus = await this.#forwarding?.apply({
+      tunName: this.#dataplane.status().tunName,
+      access,
+      ipv4Networks: addresses.ipv4.flatMap(networksOf),
+      hasIpv6: addresses.ipv6 !== undefined,
+      natInterface: nat.isEnabled ? (nat.interface ?? 'auto') : undefined,
+    })
+  }
+
+  async #listen(): Promise<void> {
+    const { sstp } = this.#config
+    if (!sstp.isEnabled) return
+    const listener = new SstpListener({
+      addresses: serverAddresses(this.#config).map(host => ({ host, port: sstp.port })),
+      certificates: loadServerCertificates(this.#config),
+      hashes: sstp.hashes,
+      links: new PppCalls(this.#services),
+      dataplane: this.#dataplane,
+      clock: this.#clock,
+      wheel: this.#wheel,
+      random: systemRandom,
+      log: this.#log.child({ proto: 'sstp' }),
+      proxyNetworks: sstp.proxyProtocolFrom,
+    })
+    await listener.start()
+    this.#sstp = listener
+  }
+
+  #makeAuthenticator(): LocalAuthenticator {
+    const { auth } = this.#config
+    return new LocalAuthenticator({
+      users: this.#users,
+      methods: auth.methods,
+      lockout: this.#lockout,
+      log: this.#log,
+    })
+  }
+
+  #loseDevice(reason: string): void {
+    this.#log.error({ event: 'tun-lost', reason }, 'the tun device is gone')
+    this.#onDeviceLost(reason)
+  }
+
+  get #leasePath(): string {
+    return join(this.#config.state.directory, 'leases.json')
+  }
+
+  #writeLeases(): void {
+    const { ipv4Pool, ipv6Pool } = this.#services
+    try {
+      writeLeases(this.#leasePath, {
+        ipv4: ipv4Pool.history(),
+        ipv6: ipv6Pool?.history() ?? [],
+      })
+    } catch (error) {
+      this.#log.warn({ event: 'leases-unwritten', reason: messageOf(error) }, 'leases not written')
+    }
+  }
+
+  /** On the way down one failure must not keep the next step from happening. */
+  async #attempt(what: string, step: () => Promise<void> | undefined): Promise<void> {
+    try {
+      await step()
+    } catch (error) {
+      this.#log.error({ event: 'stop-fault', what, reason: messageOf(error) }, 'could not undo')
+    }
+  }
+}
+
+type Mutable<T> = { -readonly [K in keyof T]: T[K] }
+
+function openUsers(config: Config): UserStore {
+  return config.users === undefined
+    ? SqliteUserStore.open(config.state.directory)
+    : new ConfigUserStore(config.users)
+}
+
+function openPackets(config: Config, onDeviceLost: (reason: string) => void): Dataplane {
+  const { tun, addresses, access } = config
+  const ipv6Address = serverIpv6(config)
+  const options = {
+    mtuBytes: tun.mtuBytes,
+    ipv4Address: addresses.server,
+    ...(ipv6Address !== undefined && { ipv6Address }),
+    clientToClient: access === 'all',
+    onDeviceLost,
+  }
+  if (tun.backend === 'memory') return createMemoryDataplane(options).dataplane
+  return openDataplane({
+    ...options,
+    backend: tun.backend === 'auto' ? 'best' : tun.backend,
+    tunName: tun.name,
+  })
+}
+
+function callSettings(config: Config): CallSettings {
+  const { addresses, auth, server, tun } = config
+  return {
+    serverName: server.name,
+    authentication: auth.methods.map(method => protocolOf[method]),
+    mtuBytes: tun.mtuBytes,
+    serverIpv4: addresses.server,
+    dnsIpv4: addresses.dnsIpv4,
+    dnsIpv6: addresses.dnsIpv6,
+    winsIpv4: addresses.winsIpv4,
+    isRequestable: addresses.isRequestable,
+  }
+}
+
+/** Users in the configuration always count as changed: their secrets cannot be compared as JSON. */
+function changedParts(before: Config, after: Config): (keyof Config)[] {
+  return (Object.keys({ ...before, ...after }) as (keyof Config)[]).filter(key =>
+    key === 'users'
+      ? before.users !== undefined || after.users !== undefined
+      : !isSame(before[key], after[key]),
+  )
+}
+
+function isSame(a: unknown, b: unknown): boolean {
+  return comparable(a) === comparable(b)
+}
+
+function comparable(value: unknown): string {
+  return JSON.stringify(value ?? null, (_, part: unknown) => {
+    if (part instanceof Map) return [...part]
+    return part === Number.POSITIVE_INFINITY ? 'Infinity' : part
+  })
+}
