@@ -50,11 +50,11 @@ export class ReplayWindow {
   /** Before the ICV is checked: 0 when the packet may be new, otherwise why it is not. */
   check(high: number, low: number): 0 | EspDrop {
     const sequence = high * lowRange + low
-    if (sequence === 0) return EspDrop['zero-sequence']
+    // Below 0: the high half was -1.
+    if (sequence <= 0) return sequence === 0 ? EspDrop['zero-sequence'] : EspDrop['too-old']
     if (sequence > this.#top) {
       return sequence <= Number.MAX_SAFE_INTEGER ? 0 : EspDrop['too-old']
     }
-    // A high half of -1 ends here too.
     if (this.#top - sequence >= this.sizePackets) return EspDrop['too-old']
     const word = this.#ring[(low >>> 5) & this.#ringMask] ?? 0
     return (word >>> (low & 31)) & 1 ? EspDrop.replayed : 0
