@@ -17,6 +17,8 @@ import {
 import { PppEngine } from '../../lib/ppp/engine.ts'
 import type { PppEvent, PppInput } from '../../lib/ppp/event.ts'
 import type { PppClientSettings, PppServerSettings, ServerNetwork } from '../../lib/ppp/settings.ts'
+import { encodeControlPacket, parseControlPacket } from '../../lib/ppp/wire/control-packet.ts'
+import { encodeFrame, PppProtocol, peel, protocolName } from '../../lib/ppp/wire/frame.ts'
 
 export const password = 'clientPass-canary'
 export const userName = 'DOMAIN\\alice'
@@ -277,4 +279,113 @@ export class Pair {
   #isHit(percent: number): boolean {
     return percent > 0 && this.#random.next() % 100 < percent
   }
+}
+
+/** A frame that an engine sent, taken apart. */
+export interface Seen {
+  readonly protocol: string
+  readonly code: number
+  readonly identifier: number
+  readonly data: Uint8Array
+}
+
+export function seen(bytes: Uint8Array): Seen {
+  const peeled = peel(bytes, 0, bytes.length)
+  return {
+    protocol: protocolName(peeled & 0xffff),
+    ...parseControlPacket(bytes, peeled >>> 16),
+  }
+}
+
+/** Plays a peer by hand against one engine. */
+export class HandPlayed extends Side {
+  nowMs = 0
+
+  /** What the engine has sent since the last call. */
+  take(): Seen[] {
+    return this.takeSent().map(seen)
+  }
+
+  /** Sends one control packet; `dataHex` may have spaces. */
+  play(
+    protocol: keyof typeof PppProtocol,
+    code: number,
+    identifier: number,
+    dataHex: string | Uint8Array,
+  ): this {
+    const data = typeof dataHex === 'string' ? fromHex(dataHex) : dataHex
+    const packet = encodeControlPacket({ code, identifier, data })
+    const bytes = encodeFrame(PppProtocol[protocol], packet)
+    this.handle({ type: 'frame', bytes }, this.nowMs)
+    return this
+  }
+
+  /** Acknowledges every Configure-Request that the engine sends for `protocol`. */
+  acknowledge(protocol: 'lcp' | 'ipcp' | 'ipv6cp'): Seen[] {
+    const packets = this.take()
+    for (const packet of packets) {
+      if (packet.protocol === protocol && packet.code === 1) {
+        this.play(protocol, 2, packet.identifier, packet.data)
+      }
+    }
+    return packets
+  }
+
+  /** Opens LCP with a Configure-Request of our own. */
+  openLink(optionsHex = '0506 11223344'): this {
+    this.handle({ type: 'open' }, this.nowMs)
+    this.acknowledge('lcp')
+    return this.play('lcp', 1, 1, optionsHex)
+  }
+
+  /** Moves the clock to each deadline up to `untilMs`. */
+  waitUntil(untilMs: number): this {
+    for (;;) {
+      const nextMs = this.engine.nextDeadlineMs()
+      if (nextMs > untilMs) break
+      this.nowMs = nextMs
+      this.handle(timeout, this.nowMs)
+    }
+    this.nowMs = untilMs
+    return this
+  }
+
+  closed(): string {
+    return this.of('closed')
+      .map(event => event.cause)
+      .join()
+  }
+}
+
+export function handPlayedServer(settings: Partial<PppServerSettings> = {}): HandPlayed {
+  return new HandPlayed(new PppEngine({ ...serverSettings, ...settings }, new SeededRandom(4242)))
+}
+
+export function handPlayedClient(settings: Partial<PppClientSettings> = {}): HandPlayed {
+  return new HandPlayed(new PppEngine({ ...clientSettings, ...settings }, new SeededRandom(2424)))
+}
+
+/** A server whose client has proved itself with PAP and waits in the Network phase. */
+export function acceptedByPap(settings: Partial<PppServerSettings> = {}): HandPlayed {
+  const server = handPlayedServer({ ...settings, authentication: ['pap'] }).openLink()
+  server.play('pap', 1, 1, '0161 0162')
+  const attempt = server.of('authenticate').at(-1)?.attempt ?? 0
+  const verdict = { type: 'accept', authorization: { userName: 'a' } } as const
+  server.handle({ type: 'verdict', attempt, verdict }, server.nowMs)
+  server.takeSent()
+  return server
+}
+
+/** The same with both network protocols up. */
+export function upByPap(settings: Partial<PppServerSettings> = {}): HandPlayed {
+  const server = acceptedByPap(settings)
+  server.handle({ type: 'network', network }, server.nowMs)
+  const packets = server.take()
+  for (const name of ['ipcp', 'ipv6cp'] as const) {
+    const request = packets.find(packet => packet.protocol === name)
+    if (request !== undefined) server.play(name, 2, request.identifier, request.data)
+  }
+  server.play('ipcp', 1, 1, '0306 0a000042').play('ipv6cp', 1, 1, '010a 0000000000000001')
+  server.takeSent()
+  return server
 }
