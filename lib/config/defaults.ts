@@ -19,7 +19,7 @@ export const defaults = {
     port: 443,
     /** Empty: the certificate that the first run made, in the state directory. */
     certificates: [],
-    /** Hash protocols offered for the crypto binding, [MS-SSTP] §2.2.9. */
+    /** Hash protocols offered for the crypto binding, [MS-SSTP] §2.2.6. */
     hashes: ['sha256', 'sha1'],
     proxyProtocolFrom: [],
   },
