@@ -58,12 +58,12 @@ async function step(title, work) {
 }
 
 /** Runs a command with its output on our standard error; resolves to its exit code. */
-function run(command, args, env = {}) {
+function run(command, args, env = {}, output = 2) {
   return new Promise((resolve, reject) => {
     const child = spawn(command, args, {
       cwd: root,
       env: { ...process.env, ...env },
-      stdio: ['ignore', 2, 2],
+      stdio: ['ignore', output, output],
     })
     child.on('error', reject)
     child.on('exit', (code, signal) => resolve(signal === null ? code : 1))
@@ -200,9 +200,13 @@ async function needPackages() {
   if (!hasCommand('npm')) {
     throw new SetupError('npm is missing: apt-get install npm, or install Node from nodejs.org.')
   }
-  await step(`installing npm packages (npm ${matches ? 'ci' : 'install'})`, async () => {
-    const args = [matches ? 'ci' : 'install', '--include=dev', '--no-audit', '--no-fund']
-    if ((await run('npm', args)) !== 0) {
+  await step('installing npm packages', async () => {
+    const args = ['--include=dev', '--no-audit', '--no-fund', '--loglevel=error']
+    // npm itself writes lock files that its `ci` refuses (npm/cli issue 4828); `install` mends them.
+    const isDone =
+      (matches && (await run('npm', ['ci', ...args], {}, 'ignore')) === 0) ||
+      (await run('npm', ['install', ...args])) === 0
+    if (!isDone) {
       throw new SetupError(
         'npm could not install the packages: check that the registry can be reached (npm ping), then run it again.',
       )
@@ -232,7 +236,8 @@ function* sources() {
 
 function sourceStamp() {
   const hash = createHash('sha256').update(process.versions.node)
-  for (const path of [...sources(), 'tsconfig.json', 'package-lock.json'].sort()) {
+  const paths = [...sources(), 'tsconfig.json', 'package-lock.json']
+  for (const path of paths.sort((a, b) => (a < b ? -1 : 1))) {
     const { mtimeMs, size } = statSync(join(root, path))
     hash.update(`${path}\0${mtimeMs}\0${size}\n`)
   }
@@ -320,6 +325,8 @@ const commands = {
       tap,
       '--disable-coverage',
       `--output-file=${results}`,
+      // Without a terminal tap would say everything twice: as its report and as the results.
+      ...(process.stdout.isTTY ? [] : ['--reporter=terse']),
       ...args,
     ])
     await giveToOwner('.tap')
