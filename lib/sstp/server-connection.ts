@@ -56,7 +56,7 @@ export class ServerConnection implements WheelEntry {
   #port: number
   #stage: Stage = 'tls'
   #tls: TLSSocket | undefined
-  readonly #head = new HeadCollector()
+  #head: HeadCollector | undefined
   #correlationId: string | undefined
 
   constructor(raw: Socket, context: ConnectionContext) {
@@ -160,6 +160,7 @@ export class ServerConnection implements WheelEntry {
     // The peer has ended its half, or all is gone: for a call the two are the same.
     socket.once('end', () => this.call?.transportClosed())
     this.#stage = 'http'
+    this.#head = new HeadCollector()
     this.#limit(this.#context.httpHeadMs)
   }
 
@@ -171,14 +172,17 @@ export class ServerConnection implements WheelEntry {
   }
 
   #receiveHead(chunk: Uint8Array): void {
-    const { state, used } = this.#head.push(chunk)
+    const head = this.#head
+    if (head === undefined) return
+    const { state, used } = head.push(chunk)
     if (state === 'incomplete') return
+    this.#head = undefined
     if (state !== 'complete') {
       this.#refuse(state === 'oversize' ? 'http-oversize' : 'not-http')
       this.destroy()
       return
     }
-    const request = parseRequest(this.#head.lines())
+    const request = parseRequest(head.lines())
     switch (request.type) {
       case 'not-http':
         this.#refuse('not-http')

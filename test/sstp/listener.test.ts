@@ -1,9 +1,16 @@
+import { execFileSync, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
+import { readdirSync, readFileSync } from 'node:fs'
 import { type Socket, connect as tcpConnect } from 'node:net'
-import { type ConnectionOptions, type TLSSocket, connect as tlsConnect } from 'node:tls'
+import {
+  type ConnectionOptions,
+  createServer as createTlsServer,
+  type TLSSocket,
+  connect as tlsConnect,
+} from 'node:tls'
 import t, { type Test } from 'tap'
 import { fromHex, toHex } from '../../lib/core/bytes.ts'
-import { systemClock } from '../../lib/core/clock.ts'
+import { ManualClock, systemClock } from '../../lib/core/clock.ts'
 import { ConnectError } from '../../lib/core/errors.ts'
 import { silentLogger } from '../../lib/core/log.ts'
 import { SeededRandom } from '../../lib/core/random.ts'
@@ -570,4 +577,119 @@ t.test('a port that is taken is a BindError and leaves nothing open', async t =>
   await t.rejects(second.start(), { code: 'ERR_BIND' })
   t.same(second.status().addresses, [])
   t.equal(createHash('sha256').update(rsa.leaf).digest('hex'), toHex(rsa.sha256))
+})
+
+t.test('a client that vanishes at any step of its set-up leaves nothing behind', async t => {
+  const { port, links, listener, wheel, callUp } = await setUp(t)
+  const request = Buffer.from(requestText({ host: 'localhost', correlationId: '0'.repeat(36) }))
+  const idleEntries = wheel.size
+  const plain = tcpConnect(port, '127.0.0.1')
+  plain.on('error', () => {})
+  plain.write(Uint8Array.of(0x16, 3, 1, 2, 0))
+  await until(() => listener.status().connections === 1)
+  plain.resetAndDestroy()
+  const steps: Uint8Array[][] = [
+    [],
+    [request.subarray(0, 30)],
+    [request],
+    [request, connectRequest.subarray(0, 3)],
+    [request, connectRequest],
+    [request, connectRequest, fromHex('1000000c ff03c021')],
+    [request, connectRequest, messageBytes('call-disconnect')],
+  ]
+  for (const isReset of [true, false]) {
+    for (const pieces of steps) {
+      const raw = tcpConnect(port, '127.0.0.1')
+      const socket = await secure(port, { socket: raw })
+      socket.on('error', () => {})
+      const isAnswered = pieces.includes(request)
+      const answered = new Promise(resolve => socket.once('data', resolve))
+      for (const piece of pieces) socket.write(piece)
+      if (isAnswered) await answered
+      if (isReset) raw.resetAndDestroy()
+      else socket.destroy()
+    }
+  }
+  const established = await callUp()
+  established.call.hangUp('user-request')
+  await established.call.closed
+  await until(() => listener.status().connections === 0)
+  await until(() => wheel.size === idleEntries)
+  t.same(listener.status().unfinished, 0)
+  t.ok(links.links.length >= 1)
+  t.ok(
+    links.links.every(link => link.lost !== undefined),
+    'every link was told',
+  )
+})
+
+t.test(
+  'out of file descriptors the listener stays, and serves again when there are some',
+  async t => {
+    const { port, listener, callUp } = await setUp(t)
+    const open = readdirSync('/proc/self/fd').length
+    const [, soft = ''] =
+      /Max open files\s+(\d+)/.exec(readFileSync('/proc/self/limits', 'latin1')) ?? []
+    const setLimit = (limit: string | number) =>
+      execFileSync('prlimit', ['--pid', String(process.pid), `--nofile=${limit}:`])
+    const script = `const { connect } = require('node:net')
+    for (let i = 0; i < 100; i++) connect(${port}, '127.0.0.1').on('error', () => {})`
+    const clients = spawn(process.execPath, ['-e', script], { stdio: 'ignore' })
+    setLimit(open + 20)
+    await until(() => listener.status().connections >= 5)
+    await new Promise(resolve => setTimeout(resolve, 200))
+    const { connections } = listener.status()
+    t.ok(connections < 100, `${connections} of 100 were accepted`)
+    clients.kill()
+    await until(() => listener.status().connections === 0)
+    const { server } = await callUp()
+    t.ok(server.isPermitted)
+    setLimit(soft)
+  },
+)
+
+t.test('a dialler that is not answered as it should be says why', async t => {
+  const answers: [string, RegExp][] = [
+    ['HTTP/1.1 404 Not Found\r\n\r\n', /HTTP status 404/],
+    ['HTTP/1.1 200\r\n\r\n\x10\x00\x00\x03', /undelineable: length-too-small/],
+    ['\0', /does not speak HTTP/],
+    ['x'.repeat(9000), /does not speak HTTP/],
+    ['hello\r\n\r\n', /does not speak HTTP/],
+    ['', /closed the connection/],
+  ]
+  const clock = new ManualClock(0)
+  const wheel = new TimerWheel(0)
+  const dataplane = new StreamDataplane()
+  const random = new SeededRandom(1)
+  const dialler = new SstpDialler({ dataplane, clock, wheel, random, log: silentLogger })
+  let answer: string | undefined
+  let onRequest = () => {}
+  const key = Buffer.from(rsa.key.expose())
+  const server = createTlsServer({ cert: rsa.cert, key }, socket => {
+    socket.on('error', () => {})
+    socket.once('data', () => {
+      if (answer !== undefined) socket.end(answer)
+      onRequest()
+    })
+  })
+  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => server.close())
+  const bound = server.address()
+  const port = typeof bound === 'object' && bound !== null ? bound.port : 0
+  const links = new FakeLinks(dataplane.memory)
+  const proof = { type: 'pinned', sha256: rsa.sha256 } as const
+  const dial = () => dialler.dial({ host: '127.0.0.1', port, proof, links })
+  for (const [text, message] of answers) {
+    answer = text
+    await t.rejects(dial(), { name: 'ConnectError', message })
+  }
+  answer = undefined
+  onRequest = () => {
+    clock.advance(60_050)
+    wheel.advance(clock.nowMs())
+  }
+  await t.rejects(dial(), { message: /no answer in time while waiting for HTTP/ })
+  server.close()
+  await t.rejects(dial(), { message: /ECONNREFUSED/ })
+  t.equal(wheel.size, 0)
 })
