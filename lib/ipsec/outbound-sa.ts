@@ -16,6 +16,7 @@ import {
   NextHeader,
   putTrailer,
   SEQUENCE_AT,
+  TRAILER_BYTES,
 } from './esp.ts'
 import { DropCounters, EspDrop } from './esp-drop.ts'
 import { Lifetime, type LifetimeOptions } from './lifetime.ts'
@@ -64,7 +65,7 @@ export class OutboundSa {
     this.#alignment = bodyAlignment(suite.encryption.blockBytes)
     this.#icvBytes = suiteIcvBytes(suite)
     this.headroomBytes = HEADER_BYTES + suite.encryption.ivBytes
-    this.tailroomBytes = bodyBytes(1, this.#alignment) + this.#icvBytes
+    this.tailroomBytes = this.#alignment - 1 + TRAILER_BYTES + this.#icvBytes
     this.lifetime = new Lifetime(options.lifetime, options.nowMs)
     this.#maxHigh = suite.hasEsn ? maxEsnHigh : 0
     this.#sequenceLow = startSequence?.low ?? 0
