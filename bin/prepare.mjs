@@ -7,16 +7,20 @@ import { spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import {
   accessSync,
+  closeSync,
   constants,
   existsSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   rmSync,
   statSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs'
 import { delimiter, dirname, join, relative } from 'node:path'
+import { createInterface } from 'node:readline'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
@@ -291,6 +295,29 @@ function handOver(command, args, options = {}) {
   })
 }
 
+/**
+ * Runs a program that writes TAP, without a terminal: all of it goes into the file `path`, and one
+ * line per test file, the skipped tests and the failures with their details to standard output.
+ */
+async function digest(command, args, path) {
+  const child = spawn(command, args, { cwd: root, stdio: ['ignore', 'pipe', 'inherit'] })
+  const ended = new Promise((resolve, reject) => {
+    child.on('error', reject)
+    child.on('exit', (code, signal) => resolve(signal === null ? code : 1))
+  })
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))
+  const file = openSync(path, 'w')
+  let isFailure = false
+  for await (const line of createInterface({ input: child.stdout })) {
+    writeSync(file, `${line}\n`)
+    if (/^ *not ok /.test(line) && !/# (SKIP|TODO)/.test(line)) isFailure = true
+    else if (/^ *(# Subtest|ok |1\.\.)/.test(line)) isFailure = false
+    if (isFailure || /^ok |^ *ok .*# SKIP|^Bail out!/.test(line)) process.stdout.write(`${line}\n`)
+  }
+  closeSync(file)
+  return ended
+}
+
 /** The totals that tap writes below its results: `# { total: 4, pass: 3, skip: 1 }`. */
 function countResults(path) {
   const text = existsSync(path) ? readFileSync(path, 'utf8') : ''
@@ -315,20 +342,17 @@ const commands = {
 
   async test(args) {
     const biome = join(root, 'node_modules/@biomejs/biome/bin/biome')
-    const lintCode = await handOver(process.execPath, [biome, 'ci', '.'])
+    const colors = process.stdout.isTTY ? [] : ['--colors=off']
+    const lint = [biome, 'ci', ...colors, '--diagnostic-level=warn', '.']
+    const lintCode = await handOver(process.execPath, lint)
     if (lintCode !== 0) return lintCode
-    const tap = join(root, 'node_modules/tap/dist/esm/run.mjs')
+    const tap = [join(root, 'node_modules/tap/dist/esm/run.mjs'), '--disable-coverage']
     const results = join(root, '.tap/last-run.tap')
     mkdirSync(dirname(results), { recursive: true })
     rmSync(results, { force: true })
-    const code = await handOver(process.execPath, [
-      tap,
-      '--disable-coverage',
-      `--output-file=${results}`,
-      // Without a terminal tap would say everything twice: as its report and as the results.
-      ...(process.stdout.isTTY ? [] : ['--reporter=terse']),
-      ...args,
-    ])
+    const code = process.stdout.isTTY
+      ? await handOver(process.execPath, [...tap, `--output-file=${results}`, ...args])
+      : await digest(process.execPath, [...tap, '--reporter=tap', ...args], results)
     await giveToOwner('.tap')
     const { passed, failed } = countResults(results)
     process.stdout.write(`${passed} passed, ${failed} failed\n`)
