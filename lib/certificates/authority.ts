@@ -12,6 +12,9 @@ export interface PemPair {
   readonly keyPem: Secret
 }
 
+/** A new RSA key as PKCS #8 PEM text. */
+export type KeyGenerator = (rsaBits: number) => string
+
 export interface AuthorityOptions {
   /** Stands in the subject, for people who look for it in a list of trusted roots. */
   readonly name: string
@@ -19,6 +22,7 @@ export interface AuthorityOptions {
   readonly validDays?: number
   readonly rsaBits?: number
   readonly random?: RandomSource
+  readonly generateKey?: KeyGenerator
 }
 
 export interface ServerCertificateOptions {
@@ -31,6 +35,7 @@ export interface ServerCertificateOptions {
   readonly validDays?: number
   readonly rsaBits?: number
   readonly random?: RandomSource
+  readonly generateKey?: KeyGenerator
 }
 
 /** Ten years: whoever renews an authority must visit every client. */
@@ -53,7 +58,7 @@ export function createAuthority(options: AuthorityOptions): PemPair {
     // Two authorities of one name would be mistaken for each other.
     { name: 'commonName', value: `${options.name} CA ${toHex(randomBytes(random, 4))}` },
   ]
-  const key = newKey(rsaBits)
+  const key = newKey(rsaBits, options.generateKey ?? generateRsaKey)
   const certificate = blankCertificate(key.publicPem, now, validDays, random)
   certificate.setSubject(subject)
   certificate.setIssuer(subject)
@@ -72,7 +77,7 @@ export function issueServerCertificate(
 ): PemPair {
   const { names, addresses = [], now, random = systemRandom, rsaBits = 2048 } = options
   const issuer = forge.pki.certificateFromPem(authority.certificatePem)
-  const key = newKey(rsaBits)
+  const key = newKey(rsaBits, options.generateKey ?? generateRsaKey)
   const validDays = Math.min(options.validDays ?? serverDays, longestServerDays)
   const certificate = blankCertificate(key.publicPem, now, validDays, random)
   if (certificate.validity.notAfter > issuer.validity.notAfter) {
@@ -109,13 +114,19 @@ function alternativeNames(names: readonly string[], addresses: readonly string[]
   ]
 }
 
-/** Node makes keys some fifty times as fast as forge. */
-function newKey(rsaBits: number): { publicPem: string; privatePem: string } {
+function newKey(
+  rsaBits: number,
+  generate: KeyGenerator,
+): { publicPem: string; privatePem: string } {
+  const privatePem = generate(rsaBits)
+  const publicPem = createPublicKey(privatePem).export({ type: 'spki', format: 'pem' }).toString()
+  return { publicPem, privatePem }
+}
+
+/** Node makes keys much faster than forge. */
+function generateRsaKey(rsaBits: number): string {
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: rsaBits })
-  return {
-    publicPem: createPublicKey(privateKey).export({ type: 'spki', format: 'pem' }).toString(),
-    privatePem: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
-  }
+  return privateKey.export({ type: 'pkcs8', format: 'pem' }).toString()
 }
 
 function blankCertificate(

@@ -8,7 +8,12 @@ import type { CertificateFiles } from '../config.ts'
 import { CertificateError } from '../core/errors.ts'
 import { type RandomSource, systemRandom } from '../core/random.ts'
 import { Secret } from '../core/secret.ts'
-import { createAuthority, issueServerCertificate, type PemPair } from './authority.ts'
+import {
+  createAuthority,
+  issueServerCertificate,
+  type KeyGenerator,
+  type PemPair,
+} from './authority.ts'
 import { type CertificatePair, checkKeyFileMode, loadCertificatePair } from './certificate-pair.ts'
 
 export interface OwnCertificateOptions {
@@ -20,6 +25,7 @@ export interface OwnCertificateOptions {
   readonly now: Date
   readonly rsaBits?: number
   readonly random?: RandomSource
+  readonly generateKey?: KeyGenerator
 }
 
 export interface OwnCertificate {
@@ -68,8 +74,15 @@ export function ensureOwnCertificate(options: OwnCertificateOptions): OwnCertifi
   if (held !== undefined && renewed === undefined) {
     return { pair: held, authorityFile: files.authority, isNewAuthority: isNew }
   }
-  const { random = systemRandom, rsaBits = 2048, names, addresses = [] } = options
-  const fresh = issueServerCertificate(authority, { names, addresses, now, random, rsaBits })
+  const { random = systemRandom, rsaBits = 2048, names, addresses = [], generateKey } = options
+  const fresh = issueServerCertificate(authority, {
+    names,
+    addresses,
+    now,
+    random,
+    rsaBits,
+    ...(generateKey !== undefined && { generateKey }),
+  })
   // After a crash in between, the pair does not match and is made anew.
   writeFileAtomically(files.key, fresh.keyPem.expose())
   writeFileAtomically(files.cert, fresh.certificatePem, publicFileMode)
@@ -100,7 +113,7 @@ export function renewalReason(
 }
 
 function ensureAuthority(options: OwnCertificateOptions): { authority: PemPair; isNew: boolean } {
-  const { stateDirectory, names, now, random = systemRandom, rsaBits } = options
+  const { stateDirectory, names, now, random = systemRandom, rsaBits, generateKey } = options
   const files = ownCertificateFiles(stateDirectory)
   if (existsSync(files.authority) && existsSync(files.authorityKey)) {
     return { authority: readAuthority(files.authority, files.authorityKey, now), isNew: false }
@@ -110,6 +123,7 @@ function ensureAuthority(options: OwnCertificateOptions): { authority: PemPair; 
     now,
     random,
     ...(rsaBits !== undefined && { rsaBits }),
+    ...(generateKey !== undefined && { generateKey }),
   })
   writeFileAtomically(files.authorityKey, authority.keyPem.expose())
   writeFileAtomically(files.authority, authority.certificatePem, publicFileMode)

@@ -18,11 +18,21 @@ import { CertificateError } from '../../lib/core/errors.ts'
 
 const now = new Date('2026-06-01T12:00:00Z')
 const later = (days: number) => new Date(now.getTime() + days * 86_400_000)
-const rsaBits = 2048
+
+const newRsaKey = (rsaBits: number) =>
+  generateKeyPairSync('rsa', {
+    modulusLength: rsaBits,
+    publicKeyEncoding: { type: 'spki', format: 'pem' },
+    privateKeyEncoding: { type: 'pkcs8', format: 'pem' },
+  }).privateKey
+/** Keys take long to make, so the tests share a few, in turn. */
+const sharedKeys = Array.from({ length: 3 }, () => newRsaKey(2048))
+let turn = 0
+const generateKey = () => sharedKeys[turn++ % sharedKeys.length] ?? ''
 const names = ['vpn.example.net', 'vpn']
 const addresses = ['192.0.2.1', '2001:db8::1']
-const authority = createAuthority({ name: 'vpn.example.net', now, rsaBits })
-const server = issueServerCertificate(authority, { names, addresses, now, rsaBits })
+const authority = createAuthority({ name: 'vpn.example.net', now, generateKey })
+const server = issueServerCertificate(authority, { names, addresses, now, generateKey })
 const root = new X509Certificate(authority.certificatePem)
 const leaf = new X509Certificate(server.certificatePem)
 
@@ -39,7 +49,7 @@ t.test('the authority signs itself and may sign servers only', async t => {
   t.ok(new Date(root.validTo) > later(3600))
   t.not(
     root.subject,
-    new X509Certificate(createAuthority({ name: 'x', now, rsaBits }).certificatePem).subject,
+    new X509Certificate(createAuthority({ name: 'x', now, generateKey }).certificatePem).subject,
   )
 })
 
@@ -56,12 +66,12 @@ t.test(
     const days =
       (new Date(leaf.validTo).getTime() - new Date(leaf.validFrom).getTime()) / 86_400_000
     t.ok(days <= 825 && days > 800, `${days} days`)
-    const greedy = issueServerCertificate(authority, { names, now, rsaBits, validDays: 5000 })
+    const greedy = issueServerCertificate(authority, { names, now, generateKey, validDays: 5000 })
     t.ok(new Date(new X509Certificate(greedy.certificatePem).validTo) <= later(825))
     t.match(leaf.serialNumber, /^[4-7][0-9A-F]{31}$/)
     t.not(leaf.serialNumber, new X509Certificate(greedy.certificatePem).serialNumber)
-    const short = createAuthority({ name: 'x', now, rsaBits, validDays: 100 })
-    const within = issueServerCertificate(short, { names, now, rsaBits })
+    const short = createAuthority({ name: 'x', now, generateKey, validDays: 100 })
+    const within = issueServerCertificate(short, { names, now, generateKey })
     t.ok(
       new Date(new X509Certificate(within.certificatePem).validTo) <= later(100),
       'no longer than its issuer',
@@ -146,7 +156,7 @@ t.test('what is wrong with a pair is said with its file and what to do', async t
   refused(written(t, chain, 'nothing'), /must be a PEM private key/)
   refused(written(t, authority.certificatePem + server.certificatePem, key), /must come first/)
   refused(written(t, chain, authority.keyPem.exposeText()), /not the key of the first/)
-  const stranger = createAuthority({ name: 'other', now, rsaBits })
+  const stranger = createAuthority({ name: 'other', now, generateKey })
   refused(
     written(t, server.certificatePem + stranger.certificatePem, key),
     /did not issue certificate 1/,
@@ -154,12 +164,17 @@ t.test('what is wrong with a pair is said with its file and what to do', async t
   refused(written(t, chain, key), /expired on/, later(2000))
   refused(written(t, chain, key), /valid from .* only/, later(-5))
   const encrypted = generateKeyPairSync('rsa', {
-    modulusLength: rsaBits,
+    modulusLength: 2048,
     publicKeyEncoding: { type: 'spki', format: 'pem' },
     privateKeyEncoding: { type: 'pkcs8', format: 'pem', cipher: 'aes-256-cbc', passphrase: 'x' },
   }).privateKey
   refused(written(t, chain, encrypted), /pass phrase/)
-  const weak = issueServerCertificate(authority, { names, now, rsaBits: 1024 })
+  const weak = issueServerCertificate(authority, {
+    names,
+    now,
+    rsaBits: 1024,
+    generateKey: newRsaKey,
+  })
   refused(written(t, weak.certificatePem, weak.keyPem.exposeText()), /too weak/)
 })
 
@@ -216,7 +231,7 @@ t.test('the first run makes authority and certificate once; both serve TLS', asy
     names: ['localhost'],
     addresses: ['127.0.0.1'],
     now: new Date(),
-    rsaBits,
+    generateKey,
   }
   const first = ensureOwnCertificate(options)
   t.match(first, { isNewAuthority: true, renewed: 'absent' })
@@ -259,7 +274,7 @@ t.test(
       names: ['vpn.example.net'],
       addresses: ['192.0.2.1'],
       now,
-      rsaBits,
+      generateKey,
     }
     const { pair } = ensureOwnCertificate(options)
     t.equal(renewalReason(pair, options), undefined)

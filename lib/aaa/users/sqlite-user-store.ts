@@ -71,7 +71,9 @@ export class SqliteUserStore implements UserStore {
   }
 
   secretsOf(user: User): UserSecrets {
-    const entry = user.id === this.decoy.id ? this.#decoyEntry : this.#read().byId.get(user.id)
+    // Whoever asks has just found the user, so what was read then will do.
+    const { byId } = this.#snapshot ?? this.#read()
+    const entry = user.id === this.decoy.id ? this.#decoyEntry : byId.get(user.id)
     if (entry === undefined) throw new StoreError(`no user ${user.name}`)
     return {
       ntHash: this.#vault.open(entry.ntHash, context(user.id, 'nt-hash')),
