@@ -46,6 +46,7 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
   /** Why the call ends; set once, by whoever comes first. */
   #ending: { readonly cause: DisconnectCause; readonly detail: string } | undefined
   #hasAskedForAddress = false
+  #isRenegotiatedByUs = false
   #renegotiations = 0
   #renegotiationsSinceMs = 0
 
@@ -98,12 +99,7 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
         this.#receiveNetwork(input, nowMs)
         return
       case 'renegotiate':
-        if (!this.#lcp.isOpened) {
-          this.#unexpected('renegotiate-not-opened')
-          return
-        }
-        this.#lcp.down(nowMs)
-        this.#lcp.up(nowMs)
+        this.#renegotiate(nowMs)
         return
       case 'close':
         this.#end(input.cause, input.detail ?? 'closed by us', nowMs)
@@ -136,6 +132,17 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
     this.#phase = 'establish'
     this.#timers.set('setup', nowMs + this.#timing.setupMs)
     this.#lcp.open(nowMs)
+    this.#lcp.up(nowMs)
+  }
+
+  #renegotiate(nowMs: number): void {
+    if (!this.#lcp.isOpened) {
+      this.#unexpected('renegotiate-not-opened')
+      return
+    }
+    this.#isRenegotiatedByUs = true
+    this.#lcp.down(nowMs)
+    this.#isRenegotiatedByUs = false
     this.#lcp.up(nowMs)
   }
 
@@ -285,6 +292,12 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
     this.#phase = 'establish'
     this.#outbox.event({ type: 'renegotiating' })
     this.#timers.set('setup', nowMs + this.#timing.setupMs)
+    if (!this.#isRenegotiatedByUs) this.#countRenegotiation(nowMs)
+  }
+
+  /** The peer took LCP or a network protocol down to negotiate it again: not without end. */
+  #countRenegotiation(nowMs: number): void {
+    if (this.#ending !== undefined) return
     if (nowMs - this.#renegotiationsSinceMs > renegotiationPeriodMs) {
       this.#renegotiationsSinceMs = nowMs
       this.#renegotiations = 0
@@ -370,7 +383,7 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
       layerFinished: nowMs => this.#finish(nowMs),
       failed: (failure, nowMs) =>
         this.#end('protocol-error', `lcp: ${failureDetails[failure]}`, nowMs),
-      peerTerminated: text => this.#peerTerminated(text),
+      peerTerminated: (text, nowMs) => this.#peerTerminated(text, nowMs),
       extension: (packet, nowMs) => this.#link.extension(packet, nowMs),
       replyEcho: packet => this.#link.replyEcho(packet),
       codeRejected: code => this.#link.codeRejected(code),
@@ -380,11 +393,15 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
     })
   }
 
-  #peerTerminated(text: string | undefined): void {
-    if (!this.#lcp.isOpened) return
+  #peerTerminated(text: string | undefined, nowMs: number): void {
     const who = this.#settings.role === 'server' ? 'the client' : 'the server'
-    const detail = text === undefined ? `${who} hung up` : `${who} hung up: ${text}`
-    this.#ending ??= { cause: 'user-request', detail }
+    const said = text === undefined ? '' : `: ${text}`
+    if (!this.#lcp.isOpened) {
+      // RFC 1661 would go on asking; but a tunnel has one link, and its peer has given up.
+      this.#end('protocol-error', `${who} gave up before the link was up${said}`, nowMs)
+      return
+    }
+    this.#ending ??= { cause: 'user-request', detail: `${who} hung up${said}` }
     this.#phase = 'terminate'
     this.#timers.clear('setup')
   }
@@ -428,6 +445,7 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
       peerMruBytes: () => Math.max(controlHeaderBytes, this.#lcpOptions.peerMruBytes),
       permitsReject: nowMs => this.#link.permitsReject(nowMs),
       opened: () => this.#timers.clear('setup'),
+      flapped: nowMs => this.#countRenegotiation(nowMs),
       finished: (detail, nowMs) => this.#end('protocol-error', detail, nowMs),
     })
   }

@@ -93,7 +93,7 @@ export interface NegotiationPorts {
   layerFinished(nowMs: number): void
   failed(failure: NegotiationFailure, nowMs: number): void
   /** The peer sent a Terminate-Request, with this text if it is text. */
-  peerTerminated(text: string | undefined): void
+  peerTerminated(text: string | undefined, nowMs: number): void
   /** Takes codes above 7. `echo` are those of the event RXR, `unknown` are rejected. */
   extension(packet: ControlPacket, nowMs: number): 'taken' | 'echo' | 'unknown'
   /** The action ser: answers an Echo-Request. */
@@ -202,7 +202,7 @@ export class Negotiation {
         this.#receiveAnswer(packet, nowMs)
         return
       case ControlCode.terminateRequest:
-        this.#ports.peerTerminated(printableText(copyBytes(packet.data, 0, 64)))
+        this.#ports.peerTerminated(printableText(copyBytes(packet.data, 0, 64)), nowMs)
         this.#fire('rtr', { packet, judgement: undefined }, nowMs)
         return
       case ControlCode.terminateAck:
@@ -240,6 +240,7 @@ export class Negotiation {
       return
     }
     if (this.#state === 'closed' || this.#state === 'closing' || this.#state === 'stopping') {
+      this.#ports.unexpected('request-while-closing')
       this.#fire('rcr-', { packet, judgement: undefined }, nowMs)
       return
     }
@@ -323,6 +324,7 @@ export class Negotiation {
     const kind = this.#ports.extension(packet, nowMs)
     if (kind === 'taken') return
     if (kind === 'unknown') this.#ports.unexpected('unknown-code')
+    else if (!this.isOpened) this.#ports.unexpected('echo-not-opened')
     this.#fire(kind === 'echo' ? 'rxr' : 'ruc', { packet, judgement: undefined }, nowMs)
   }
 

@@ -32,20 +32,16 @@ export interface NetworkPorts {
   permitsReject(nowMs: number): boolean
   /** A protocol has opened. */
   opened(nowMs: number): void
+  /** A protocol left Opened while the link stayed up. */
+  flapped(nowMs: number): void
   /** None is open and none will be. */
   finished(detail: string, nowMs: number): void
-}
-
-/** One network control protocol. */
-interface Layer {
-  readonly name: NetworkProtocol
-  readonly negotiation: Negotiation
 }
 
 export class NetworkLayer {
   readonly #random: RandomSource
   readonly #ports: NetworkPorts
-  readonly #layers = new Map<number, Layer>()
+  readonly #layers = new Map<number, Negotiation>()
   readonly #parked = new Map<number, Uint8Array>()
   #isConfigured = false
   #isRunning = false
@@ -91,7 +87,7 @@ export class NetworkLayer {
       this.#ports.finished('no network protocol is on', nowMs)
       return
     }
-    for (const { negotiation } of this.#layers.values()) {
+    for (const negotiation of this.#layers.values()) {
       negotiation.open(nowMs)
       negotiation.up(nowMs)
     }
@@ -101,7 +97,7 @@ export class NetworkLayer {
   stop(nowMs: number): void {
     this.#isRunning = false
     this.#parked.clear()
-    for (const { negotiation } of this.#layers.values()) negotiation.down(nowMs)
+    for (const negotiation of this.#layers.values()) negotiation.down(nowMs)
   }
 
   has(protocol: number): boolean {
@@ -110,19 +106,19 @@ export class NetworkLayer {
 
   /** For `protocol`, which `has` confirmed. */
   receive(protocol: number, bytes: Uint8Array, at: number, length: number, nowMs: number): void {
-    this.#layers.get(protocol)?.negotiation.receive(bytes, at, length, nowMs)
+    this.#layers.get(protocol)?.receive(bytes, at, length, nowMs)
   }
 
   timer(name: NetworkProtocol, nowMs: number): void {
-    this.#layers.get(PppProtocol[name])?.negotiation.restartTimer(nowMs)
+    this.#layers.get(PppProtocol[name])?.restartTimer(nowMs)
   }
 
   /** Whether the peer's refusal of this protocol concerns a layer of ours. */
   protocolRejected(protocol: number, nowMs: number): boolean {
-    const layer = this.#layers.get(protocol)
-    if (layer === undefined || !this.#isRunning) return false
+    const negotiation = this.#layers.get(protocol)
+    if (negotiation === undefined || !this.#isRunning) return false
     this.#detail = `the peer does not speak ${protocolName(protocol)}`
-    layer.negotiation.protocolRejected(nowMs)
+    negotiation.protocolRejected(nowMs)
     return true
   }
 
@@ -202,9 +198,11 @@ export class NetworkLayer {
         ports.event(event)
         ports.opened(nowMs)
       },
-      layerDown: () => {
-        if (isUp) ports.event(downEvent)
+      layerDown: nowMs => {
+        if (!isUp) return
         isUp = false
+        ports.event(downEvent)
+        if (this.#isRunning) ports.flapped(nowMs)
       },
       layerFinished: nowMs => this.#finishedOne(name, nowMs),
       failed: (failure, nowMs) => this.#fail(name, failureDetails[failure], nowMs),
@@ -218,19 +216,19 @@ export class NetworkLayer {
       permitsReject: nowMs => ports.permitsReject(nowMs),
       unexpected: counter => ports.unexpected(`${name}-${counter}`),
     })
-    this.#layers.set(protocol, { name, negotiation })
+    this.#layers.set(protocol, negotiation)
   }
 
   #fail(name: NetworkProtocol, detail: string, nowMs: number): void {
     this.#detail = `${name}: ${detail}`
-    this.#layers.get(PppProtocol[name])?.negotiation.close(nowMs)
+    this.#layers.get(PppProtocol[name])?.close(nowMs)
   }
 
   #finishedOne(name: NetworkProtocol, nowMs: number): void {
     if (!this.#isRunning) return
-    const isOver = [...this.#layers.values()].every(({ negotiation: { state } }) => {
-      return state === 'closed' || state === 'stopped'
-    })
+    const isOver = [...this.#layers.values()].every(
+      ({ state }) => state === 'closed' || state === 'stopped',
+    )
     const detail = this.#detail === '' ? `the peer does not answer ${name}` : this.#detail
     if (isOver) this.#ports.finished(detail, nowMs)
   }
