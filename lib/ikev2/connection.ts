@@ -19,7 +19,6 @@ import type { NatState } from './nat-detection.ts'
 import type { IkeSaOptions } from './options.ts'
 import { isSamePath, type Path } from './path.ts'
 import type { Task } from './task.ts'
-import { sendNext } from './transmission.ts'
 import { SPI_BYTES } from './wire/header.ts'
 import type { Identification } from './wire/identification.ts'
 
@@ -142,10 +141,6 @@ export class Connection {
     return ++this.#ticket
   }
 
-  isCurrentTicket(ticket: number): boolean {
-    return ticket === this.#ticket
-  }
-
   newSpi(): Uint8Array {
     for (;;) {
       const spi = randomBytes(this.options.random, SPI_BYTES)
@@ -182,15 +177,23 @@ export class Connection {
     this.timers.clear(`linger:${association.index}`)
     this.timers.clear(`fragments:${association.index}`)
     this.emit({ type: 'spi-removed', localSpi: association.localSpi })
+    this.#inherit(association)
     association.destroy()
   }
 
-  /** Queues a task on the current association and sends it when nothing is out. */
-  enqueue(task: Task, nowMs: number): void {
-    const current = this.associations[0]
-    if (current === undefined) return
-    current.queue.push(task)
-    sendNext(this, current, nowMs)
+  /** What an association still had to do goes on elsewhere; what was about itself does not. */
+  #inherit(association: Association): void {
+    const heir = this.associations.find(other => !other.isReplaced)
+    if (heir === undefined) return
+    this.makeCurrent(heir)
+    const unanswered = association.outstanding?.task
+    if (unanswered?.survivesRekey === true) heir.queue.unshift(unanswered)
+    heir.queue.push(...association.queue.filter(task => task.name !== 'ike-delete'))
+  }
+
+  /** Queues a task on the current association; the machine sends it when nothing else is out. */
+  enqueue(task: Task): void {
+    this.associations[0]?.queue.push(task)
   }
 
   /** Whether a task of this name waits or is out on the current association. */
@@ -261,11 +264,9 @@ export class Connection {
   }
 
   /** A request was never answered (RFC 7296 §2.4). */
-  giveUp(association: Association, nowMs: number): void {
+  giveUp(association: Association): void {
     if (association.isReplaced || this.associations[0] !== association) {
       this.dropAssociation(association)
-      const current = this.associations[0]
-      if (current) sendNext(this, current, nowMs)
       return
     }
     const wasEstablished = this.state === 'established'

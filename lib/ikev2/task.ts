@@ -23,6 +23,8 @@ export interface IncomingMessage {
 export interface Task {
   readonly name: string
   readonly exchange: ExchangeName
+  /** Asked again on the new IKE SA when the old one goes before its answer comes. */
+  readonly survivesRekey?: boolean
   /** Payloads of the request; undefined when there is nothing to ask any more. */
   build(
     connection: Connection,

@@ -105,7 +105,7 @@ export function retransmit(connection: Connection, association: Association, now
     ? Math.min(2, timing.retransmit.tries)
     : timing.retransmit.tries
   if (outstanding.tries > tries) {
-    connection.giveUp(association, nowMs)
+    connection.giveUp(association)
     return
   }
   if (outstanding.tries === features.fallbackAfterTries && !isCleartext(outstanding.exchange)) {

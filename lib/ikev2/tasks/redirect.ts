@@ -3,6 +3,10 @@ import { concatBytes, equalBytes, u32, utf8, utf8Text } from '../../core/bytes.t
 import { formatIpv4, formatIpv6 } from '../../core/ip-address.ts'
 import type { Connection } from '../connection.ts'
 import { addressBytes } from '../path.ts'
+import type { Task } from '../task.ts'
+import { notify } from '../wire/notify.ts'
+import { NotifyType } from '../wire/notify-type.ts'
+import type { Payload } from '../wire/payload.ts'
 
 /** RFC 5685 §7.2: gateway kind (1 IPv4, 2 IPv6, 3 FQDN), length, gateway, then our nonce. */
 export function followRedirect(
@@ -42,4 +46,23 @@ export function redirectData(gateway: string, nonce: Uint8Array): Uint8Array {
   const kind = address.length === 4 ? 1 : address.length === 16 ? 2 : 3
   const bytes = address.length === 0 ? utf8(gateway) : address
   return concatBytes(Uint8Array.of(kind, bytes.length), bytes, nonce)
+}
+
+/** Sends the peer of an established SA elsewhere (RFC 5685 §5). */
+export class SendRedirect implements Task {
+  readonly name = 'send-redirect'
+  readonly exchange = 'INFORMATIONAL'
+  readonly survivesRekey = true
+  readonly #gateway: string
+
+  constructor(gateway: string) {
+    this.#gateway = gateway
+  }
+
+  build(): readonly Payload[] {
+    return [notify(NotifyType.REDIRECT, redirectData(this.#gateway, new Uint8Array(0)))]
+  }
+
+  // The peer deletes the SA when it has a new one.
+  process(): void {}
 }
