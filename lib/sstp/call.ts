@@ -51,6 +51,7 @@ export interface CallCounters {
   sentPackets: number
   droppedNoRoom: number
   droppedNotPermitted: number
+  droppedTooLong: number
 }
 
 export interface CallPorts {
@@ -96,7 +97,10 @@ export class Call implements Carrier {
     droppedControl: 0,
   }
   #link: Link | undefined
+  /** The link has ended, or was refused: there will be no other. */
+  #isLinkGone = false
   #isPermitted = false
+  /** The stream is being closed. */
   #isOver = false
   #controlBacklogBytes = 0
   #lastReceivedMs = Number.NEGATIVE_INFINITY
@@ -125,8 +129,9 @@ export class Call implements Carrier {
   }
 
   get counters(): CallCounters {
-    const { sentPackets, droppedNoRoom, droppedNotPermitted } = this.#packer
-    return { ...this.#counters, sentPackets, droppedNoRoom, droppedNotPermitted }
+    const { sentPackets, droppedNoRoom, droppedNotPermitted, droppedTooLong } = this.#packer
+    const sent = { sentPackets, droppedNoRoom, droppedNotPermitted, droppedTooLong }
+    return { ...this.#counters, ...sent }
   }
 
   /** Slots of the dataplane that hold data for this call. */
@@ -175,11 +180,7 @@ export class Call implements Carrier {
   }
 
   sendFrame(frame: Uint8Array): void {
-    if (this.#link === undefined && this.#isLinkGone) {
-      this.#counters.droppedControl++
-      return
-    }
-    if (this.#isOver || frame.length > MAX_PPP_FRAME_BYTES) {
+    if (this.#isLinkGone || frame.length > MAX_PPP_FRAME_BYTES) {
       this.#counters.droppedControl++
       return
     }
@@ -271,8 +272,6 @@ export class Call implements Carrier {
   }
 
   // What the machine says
-
-  #isLinkGone = false
 
   #act(output: CallOutput): void {
     switch (output.type) {

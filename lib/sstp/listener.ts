@@ -17,6 +17,7 @@ import type { TimerWheel } from '../core/timers.ts'
 import type { Dataplane } from '../dataplane/dataplane.ts'
 import type { LinkFactory } from '../ppp/carrier.ts'
 import type { CallCounters } from './call.ts'
+import { HandshakeRate } from './handshake-rate.ts'
 import { Refusals } from './refusals.ts'
 import { type ConnectionContext, ServerConnection } from './server-connection.ts'
 import { type CertificatePair, TlsAcceptor } from './tls-acceptor.ts'
@@ -45,6 +46,8 @@ export interface SstpLimits {
    * room for a new one. So slow strangers cannot keep quick clients out.
    */
   readonly unfinishedGraceMs: number
+  /** Handshakes that one client address may start in a second. */
+  readonly handshakesPerSecond: number
   /** For PROXY header and TLS handshake together. */
   readonly handshakeMs: number
   readonly httpHeadMs: number
@@ -55,6 +58,7 @@ export const defaultLimits: SstpLimits = {
   connectionsPerAddress: 4_096,
   unfinished: 2_048,
   unfinishedGraceMs: 1_000,
+  handshakesPerSecond: 250,
   handshakeMs: 10_000,
   httpHeadMs: 10_000,
 }
@@ -93,6 +97,7 @@ export class SstpListener {
   readonly #context: ConnectionContext
   readonly #acceptor: TlsAcceptor
   readonly #refusals: Refusals
+  readonly #rate: HandshakeRate
   readonly #servers: Server[] = []
   readonly #connections = new Set<ServerConnection>()
   /** In the order of arrival: the first is the oldest. */
@@ -103,7 +108,7 @@ export class SstpListener {
   readonly #ended = new Map<string, number>()
   #accepted = 0
   #established = 0
-  #isStopping = false
+  #stopped: Promise<void> | undefined
   #onEmpty: (() => void) | undefined
 
   /** Throws CertificateError. */
@@ -112,6 +117,7 @@ export class SstpListener {
     this.#limits = { ...defaultLimits, ...options.limits }
     this.#acceptor = new TlsAcceptor(options.certificates)
     this.#refusals = new Refusals(options.clock, options.log)
+    this.#rate = new HandshakeRate(options.clock, this.#limits.handshakesPerSecond)
     const { dataplane, links, clock, wheel, random, hashes } = options
     this.#context = {
       dataplane,
@@ -123,6 +129,7 @@ export class SstpListener {
       hashes,
       acceptor: this.#acceptor,
       refusals: this.#refusals,
+      log: options.log,
       handshakeMs: this.#limits.handshakeMs,
       httpHeadMs: this.#limits.httpHeadMs,
       admit: connection => this.#admit(connection),
@@ -151,8 +158,12 @@ export class SstpListener {
   }
 
   /** Takes no more connections, ends the calls in an orderly way and waits for them. */
-  async stop(): Promise<void> {
-    this.#isStopping = true
+  stop(): Promise<void> {
+    this.#stopped ??= this.#stop()
+    return this.#stopped
+  }
+
+  async #stop(): Promise<void> {
     for (const server of this.#servers.splice(0)) server.close()
     for (const connection of [...this.#connections]) connection.shutDown('nas-reboot')
     if (this.#connections.size === 0) return
@@ -213,8 +224,8 @@ export class SstpListener {
 
   #accept(socket: Socket): void {
     this.#accepted++
-    if (this.#isStopping || this.#connections.size >= this.#limits.connections) {
-      const reason = this.#isStopping ? 'refused-stopping' : 'refused-connections'
+    if (this.#stopped !== undefined || this.#connections.size >= this.#limits.connections) {
+      const reason = this.#stopped !== undefined ? 'refused-stopping' : 'refused-connections'
       this.#refusals.note(reason, socket.remoteAddress ?? '')
       socket.destroy()
       return
@@ -248,6 +259,10 @@ export class SstpListener {
     const count = this.#perAddress.get(address) ?? 0
     if (count >= this.#limits.connectionsPerAddress) {
       this.#refusals.note('refused-address', address)
+      return false
+    }
+    if (!this.#rate.take(address)) {
+      this.#refusals.note('refused-rate', address)
       return false
     }
     this.#perAddress.set(address, count + 1)

@@ -37,6 +37,8 @@ export class PacketPacker implements PacketSink {
   droppedNoRoom = 0
   /** Packets that came while IP was not permitted. */
   droppedNotPermitted = 0
+  /** Packets that no SSTP frame can carry. */
+  droppedTooLong = 0
   #isOpen = false
   #slotAt = none
   #writeAt = 0
@@ -55,8 +57,12 @@ export class PacketPacker implements PacketSink {
   }
 
   reserve(lengthBytes: number): number {
-    if (!this.#isOpen || lengthBytes > MAX_INFORMATION_BYTES) {
+    if (!this.#isOpen) {
       this.droppedNotPermitted++
+      return noRoom
+    }
+    if (lengthBytes > MAX_INFORMATION_BYTES) {
+      this.droppedTooLong++
       return noRoom
     }
     if (this.#slotAt !== none && this.#slotEnd - this.#writeAt < HEADER_BYTES + lengthBytes) {

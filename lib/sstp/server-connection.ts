@@ -9,6 +9,7 @@ import type { Clock, WallClock } from '../core/clock.ts'
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
 import { faultName } from '../core/faults.ts'
 import { unmapped } from '../core/ip-address.ts'
+import type { Logger } from '../core/log.ts'
 import type { RandomSource } from '../core/random.ts'
 import type { TimerWheel, WheelEntry } from '../core/timers.ts'
 import type { Dataplane } from '../dataplane/dataplane.ts'
@@ -36,6 +37,7 @@ export interface ConnectionContext {
   readonly hashes: readonly HashName[]
   readonly acceptor: TlsAcceptor
   readonly refusals: Refusals
+  readonly log: Logger
   /** For PROXY header and TLS handshake together, and for the HTTP head. */
   readonly handshakeMs: number
   readonly httpHeadMs: number
@@ -57,7 +59,6 @@ export class ServerConnection implements WheelEntry {
   #stage: Stage = 'tls'
   #tls: TLSSocket | undefined
   #head: HeadCollector | undefined
-  #correlationId: string | undefined
 
   constructor(raw: Socket, context: ConnectionContext) {
     this.#raw = raw
@@ -72,11 +73,6 @@ export class ServerConnection implements WheelEntry {
 
   get stage(): Stage {
     return this.#stage
-  }
-
-  /** The client's own id of its attempt, for matching with its logs. */
-  get correlationId(): string | undefined {
-    return this.#correlationId
   }
 
   /** Begins. `isProxied`: the peer is a load balancer and must say who the client is. */
@@ -193,13 +189,13 @@ export class ServerConnection implements WheelEntry {
         this.#sayGoodbye(utf8(notFoundText))
         return
       case 'sstp':
-        this.#correlationId = request.correlationId
-        this.#beginCall()
+        this.#beginCall(request.correlationId)
         if (used < chunk.length) this.call?.receive(chunk.subarray(used))
     }
   }
 
-  #beginCall(): void {
+  /** `correlationId` is the client's own name of its attempt, for matching with its log. */
+  #beginCall(correlationId: string | undefined): void {
     const socket = this.#tls
     // The certificate of this very handshake: with several, or after a reload, others are in use too.
     const certificate = socket?.getX509Certificate()
@@ -208,7 +204,7 @@ export class ServerConnection implements WheelEntry {
       this.destroy()
       return
     }
-    const { clock, wheel, wallClock, hashes, random, dataplane, links } = this.#context
+    const { clock, wheel, wallClock, hashes, random, dataplane, links, log } = this.#context
     wheel.cancel(this)
     this.#stage = 'call'
     const machine = new ServerCallMachine(
@@ -222,9 +218,15 @@ export class ServerConnection implements WheelEntry {
       wheel,
       stream: socket,
       remark: (reason, detail) => this.#refuse(reason, detail),
-      established: () => this.#context.established(this),
+      established: hash => {
+        this.#context.refusals.counters.count(`binding-${hash}`)
+        this.#context.established(this)
+      },
       ended: () => this.#sayGoodbye(),
     })
+    const tls = `${socket.getProtocol()} ${socket.getCipher().name}`
+    const { peerLabel: peer } = this.call
+    log.debug({ event: 'sstp-call', peer, correlationId, tls }, 'sstp call begins')
     socket.write(acceptedText(wallClock.now()))
     this.call.start()
   }

@@ -16,6 +16,7 @@ import { silentLogger } from '../../lib/core/log.ts'
 import { SeededRandom } from '../../lib/core/random.ts'
 import { TimerWheel } from '../../lib/core/timers.ts'
 import { callConnectedBytes } from '../../lib/sstp/crypto-binding.ts'
+import { HandshakeRate } from '../../lib/sstp/handshake-rate.ts'
 import {
   type CertificatePair,
   SstpDialler,
@@ -202,6 +203,7 @@ t.test('a call comes up, carries packets both ways and ends in an orderly way', 
       t.equal(server.lost, 'user-request')
       t.equal(await call.closed, 'user-request')
       t.equal(count('established'), 1)
+      t.equal(count(`binding-${hashes[0]}`), 1)
       t.equal(count('droppedNoRoom'), 0)
     }
   }
@@ -311,7 +313,7 @@ t.test('everybody else gets a 404, and garbage gets nothing', async t => {
 
 t.test('those who are slow with TLS or HTTP are closed, others are served meanwhile', async t => {
   const { port, callUp, count, listener } = await setUp(t, {
-    limits: { handshakeMs: 300, httpHeadMs: 300 },
+    limits: { handshakeMs: 700, httpHeadMs: 700 },
   })
   const slow: Promise<string>[] = []
   for (let i = 0; i < 20; i++) {
@@ -335,7 +337,7 @@ t.test(
   'a thousand half-open connections stay within their bound, and a good client gets in',
   async t => {
     const { port, callUp, count, listener } = await setUp(t, {
-      limits: { unfinished: 100, unfinishedGraceMs: 50 },
+      limits: { unfinished: 100, unfinishedGraceMs: 50, handshakesPerSecond: 5000 },
     })
     const sockets: Socket[] = []
     for (let i = 0; i < 1000; i++) {
@@ -369,6 +371,20 @@ t.test('connections are limited in all and per address', async t => {
   await call.closed
   await until(() => each.listener.status().connections === 1)
   await each.callUp()
+})
+
+t.test('an address may start so many handshakes a second', async t => {
+  const clock = new ManualClock(5)
+  const rate = new HandshakeRate(clock, 2)
+  const take = () => rate.take('192.0.2.1')
+  t.same([take(), take(), take(), rate.take('192.0.2.2')], [true, true, false, true])
+  clock.advance(999)
+  t.equal(take(), false)
+  clock.advance(1)
+  t.equal(take(), true)
+  const { dial, count } = await setUp(t, { limits: { handshakesPerSecond: 0 } })
+  await t.rejects(dial(), ConnectError)
+  t.equal(count('refused-rate'), 1)
 })
 
 t.test('every wrong binding is refused', async t => {

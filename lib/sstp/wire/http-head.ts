@@ -104,7 +104,7 @@ function isHttp1(version: string): boolean {
 
 export type Request =
   /** An SSTP client. `correlationId` is its GUID in lower case without braces, when well formed. */
-  | { readonly type: 'sstp'; readonly host: string; readonly correlationId: string | undefined }
+  | { readonly type: 'sstp'; readonly correlationId: string | undefined }
   /** HTTP, but nothing that lives here. */
   | { readonly type: 'other-http' }
   | { readonly type: 'not-http' }
@@ -124,14 +124,12 @@ export function parseRequest(lines: readonly string[]): Request {
     return { type: 'other-http' }
   }
   if (uri.toLowerCase() !== SSTP_URI.toLowerCase()) return { type: 'other-http' }
-  let host = ''
   let correlationId: string | undefined
   for (const { name, value } of headers) {
     if (name === 'content-length' && value !== SSTP_CONTENT_LENGTH) return { type: 'other-http' }
-    if (name === 'host') host = value
     if (name === 'sstpcorrelationid') correlationId = parseGuid(value)
   }
-  return { type: 'sstp', host, correlationId }
+  return { type: 'sstp', correlationId }
 }
 
 /** `{8-4-4-4-12}` hexadecimal digits; the braces may be missing. */

@@ -39,7 +39,7 @@ t.test('the request of [MS-SSTP] 4.1 is an SSTP request', async t => {
     '',
     '',
   ].join('\r\n')
-  t.same(requestOf(text), { type: 'sstp', host: 'vpn.contoso.com', correlationId: guid })
+  t.same(requestOf(text), { type: 'sstp', correlationId: guid })
   t.equal(requestText({ host: 'vpn.contoso.com', correlationId: guid }), text)
 })
 
@@ -48,7 +48,7 @@ t.test('case of the URI, order of headers, other headers and HTTP/1.0 do not mat
   const request = requestOf(
     `SSTP_DUPLEX_POST ${uri} HTTP/1.0\r\nX-Other: a: b\r\nhost:\t h:443 \r\ncontent-length:18446744073709551615\r\nX-Other: c\r\n\r\n`,
   )
-  t.same(request, { type: 'sstp', host: 'h:443', correlationId: undefined })
+  t.same(request, { type: 'sstp', correlationId: undefined })
   for (const order of [['host'], ['sstpcorrelationid', 'host', 'content-length'], []] as const) {
     t.equal(requestOf(requestText({ host: 'h', correlationId: guid, order })).type, 'sstp')
   }
@@ -70,7 +70,7 @@ t.test('a correlation id that is no GUID is not captured', async t => {
     const request = requestOf(
       `SSTP_DUPLEX_POST ${SSTP_URI} HTTP/1.1\r\nSSTPCORRELATIONID: ${id}\r\n\r\n`,
     )
-    t.same(request, { type: 'sstp', host: '', correlationId: undefined }, id.slice(0, 40))
+    t.same(request, { type: 'sstp', correlationId: undefined }, id.slice(0, 40))
   }
 })
 
