@@ -8,7 +8,10 @@ export interface Ipv4PoolOptions {
   /** The server's own; never given out. */
   readonly serverAddress: number
   readonly exclude?: readonly Ipv4Range[]
-  /** Addresses that belong to users, asked each time: they are only given to their users. */
+  /**
+   * Addresses that belong to users, asked at each lease: they are only given to their users. When it
+   * throws (the store is not readable just now), what it said last holds.
+   */
   readonly reserved?: () => ReadonlySet<number>
   /** Whether a client gets the address that it asks for, if that is in the ranges and free. */
   readonly isRequestable?: boolean
@@ -42,7 +45,9 @@ export class Ipv4Pool {
   readonly #stretches: readonly Stretch[]
   readonly #size: number
   readonly #serverAddress: number
-  readonly #reserved: () => ReadonlySet<number>
+  readonly #askReserved: () => ReadonlySet<number>
+  /** As of the last request. */
+  #reserved: ReadonlySet<number> = new Set()
   readonly #isRequestable: boolean
   readonly #allocator: StickyAllocator
   /** Fixed addresses outside the ranges that are in use. */
@@ -58,13 +63,14 @@ export class Ipv4Pool {
     this.#stretches = stretches
     this.#size = size
     this.#serverAddress = options.serverAddress
-    this.#reserved = options.reserved ?? (() => new Set())
+    this.#askReserved = options.reserved ?? (() => new Set())
     this.#isRequestable = options.isRequestable ?? false
     this.#allocator = new StickyAllocator({ nextUsable: index => this.#nextUsable(index) })
   }
 
   lease(request: Ipv4LeaseRequest): Ipv4Lease {
     const { userName, fixedAddress, requestedAddress = 0 } = request
+    this.#refreshReserved()
     if (fixedAddress !== undefined) return this.#leaseFixed(fixedAddress, userName)
     const requestedIndex = this.#isRequestable ? this.#indexOf(requestedAddress) : undefined
     if (
@@ -113,7 +119,16 @@ export class Ipv4Pool {
       const index = this.#indexOf(parseIpv4(address) ?? 0)
       if (index !== undefined) known.push([index, owner])
     }
+    this.#refreshReserved()
     this.#allocator.restore(known)
+  }
+
+  #refreshReserved(): void {
+    try {
+      this.#reserved = this.#askReserved()
+    } catch {
+      // Log-ins need the same store and report it; a lease must not end the call that asks for it.
+    }
   }
 
   #leaseFixed(address: number, userName: string): Ipv4Lease {
@@ -127,12 +142,11 @@ export class Ipv4Pool {
   }
 
   #nextUsable(from: number): number {
-    const reserved = this.#reserved()
     for (let index = from; index < this.#size; index++) {
       const address = this.#addressOf(index)
       const isUsable =
         address !== this.#serverAddress &&
-        !reserved.has(address) &&
+        !this.#reserved.has(address) &&
         !this.#isNetworkOrBroadcast(address, index)
       if (isUsable) return index
     }

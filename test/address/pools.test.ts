@@ -96,6 +96,19 @@ t.test("a user's own address is given to nobody else, in the ranges or not", asy
   t.equal(lease(tiny, 'c'), 'exhausted', 'free, but not for everybody')
 })
 
+t.test('when the reservations cannot be read, those of before hold', async t => {
+  let isReadable = true
+  const reserving = pool({
+    reserved: () => {
+      if (!isReadable) throw new InvariantError('gone')
+      return new Set([address('10.0.0.2'), address('10.0.0.4')])
+    },
+  })
+  t.equal(lease(reserving, 'a'), '10.0.0.3')
+  isReadable = false
+  t.equal(lease(reserving, 'b'), '10.0.0.5')
+})
+
 t.test('a requested address is honoured when that is allowed, free and in the ranges', async t => {
   const asked = { requestedAddress: address('10.0.0.99') }
   t.equal(lease(pool(), 'alice', asked), '10.0.0.2', 'not allowed')
