@@ -5,7 +5,7 @@
 
 import { createHash } from 'node:crypto'
 import { isIP } from 'node:net'
-import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls'
+import { type ConnectionOptions, checkServerIdentity, connect, type TLSSocket } from 'node:tls'
 import { equalBytes, toHex, utf8 } from '../core/bytes.ts'
 import type { Clock } from '../core/clock.ts'
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
@@ -87,7 +87,14 @@ export class SstpDialler {
 
   /** Resolves when PPP has begun; rejects with ConnectError when it does not come to that. */
   async dial(target: SstpTarget): Promise<DialledCall> {
-    return new Attempt(this.#options, target).run()
+    let attempt: Attempt
+    try {
+      attempt = new Attempt(this.#options, target)
+    } catch (error) {
+      const message = `SSTP call to ${target.host} port ${target.port}: ${messageOf(error)}`
+      throw new ConnectError(message, { cause: error })
+    }
+    return attempt.run()
   }
 }
 
@@ -274,6 +281,7 @@ function connectionOptions({ host, port, localAddress, proof, habits }: SstpTarg
   const name = proof.serverName ?? host
   // RFC 6066 §3: no address in the server name; a certificate's addresses are checked all the same.
   if (isIP(name) === 0) options.servername = name
+  options.checkServerIdentity = (_host, certificate) => checkServerIdentity(name, certificate)
   return options
 }
 

@@ -238,6 +238,9 @@ t.test('the dialler wants the right certificate', async t => {
   await t.rejects(dial({ proof: { type: 'chain' } }), ConnectError, 'no chain')
   const wrongName = { type: 'chain', ca: rsa.cert, serverName: 'vpn.example' } as const
   await t.rejects(dial({ proof: wrongName }), ConnectError, 'another name')
+  const wrongAddress = { type: 'chain', ca: rsa.cert, serverName: '127.0.0.2' } as const
+  await t.rejects(dial({ proof: wrongAddress }), ConnectError, 'another address')
+  await t.rejects(dial({ port: 70_000 }), ConnectError, 'no port')
   const call = await dial({ proof: { type: 'chain', ca: rsa.cert } })
   t.same(toHex(call.certificate), toHex(rsa.leaf))
   const named = await dial({ proof: { type: 'chain', ca: rsa.cert, serverName: 'localhost' } })
