@@ -752,6 +752,83 @@ t.test('success is computed, never received', async t => {
   t.equal(client.closed(), 'authentication-failed')
 })
 
+t.test('PAP: copies of a request are judged once and answered alike', async t => {
+  const server = handPlayedServer({ authentication: ['pap'] }).openLink()
+  server.take()
+  server.play('pap', 1, 5, '0161').play('pap', 2, 5, '00')
+  server.play('pap', 1, 5, `fe${'61'.repeat(254)} 00`)
+  t.equal(server.of('authenticate').length, 0, 'malformed, an answer, a name too long')
+  server.play('pap', 1, 5, '0161 0162').play('pap', 1, 6, '0161 0162')
+  t.equal(server.of('authenticate').length, 1)
+  const authorization = { userName: 'a' }
+  const verdict = { type: 'accept', authorization, message: 'hello' } as const
+  server.handle({ type: 'verdict', attempt: 1, verdict }, 0)
+  t.match(server.take()[0], { code: 2, identifier: 5 })
+  server.play('pap', 1, 6, '0161 0162')
+  t.same(
+    server.take().map(p => [p.code, p.identifier, toHex(p.data)]),
+    [[2, 6, '0568656c6c6f']],
+  )
+  for (let i = 0; i < 100; i++) server.play('pap', 1, 6, '0161 0162')
+  t.ok(server.take().length < 20)
+  t.equal(server.of('authenticated').length, 1)
+})
+
+t.test('a PAP client repeats its request, and believes only the answer to it', async t => {
+  const client = handPlayedClient({ authentication: ['pap'] }).openLink('0304 c023')
+  client.play('pap', 1, 1, '').play('pap', 2, 77, '00')
+  t.equal(client.of('authenticated').length, 0)
+  client.waitUntil(6500)
+  const requests = client.take().filter(p => p.protocol === 'pap')
+  t.equal(requests.length, 3)
+  client.play('pap', 3, requests[0]?.identifier ?? 0, '026e6f').play('pap', 2, 1, '00')
+  client.waitUntil(20_000)
+  t.match(client.of('closed')[0], { cause: 'authentication-failed', detail: /no/ })
+  t.equal(client.of('authenticated').length, 0)
+  const ignored = handPlayedClient({ authentication: ['pap'] }).openLink('0304 c023')
+  ignored.waitUntil(45_000)
+  t.match(ignored.of('closed')[0], { cause: 'setup-timeout' })
+})
+
+t.test(
+  'a CHAP client answers a challenge in the middle of a call, and nothing changes',
+  async t => {
+    const client = handPlayedClient({ authentication: ['chap-md5'] }).openLink('0305 c22305')
+    for (const identifier of [1, 2]) {
+      const value = new Uint8Array(16).fill(identifier)
+      client.play('chap', 1, identifier, encodeChapValue({ value, name: utf8('s') }))
+      t.match(
+        client.take().find(p => p.protocol === 'chap'),
+        { code: 2, identifier },
+      )
+      client.play('chap', 3, identifier, '')
+    }
+    t.equal(client.of('authenticated').length, 1)
+    client.play('chap', 9, 1, '').play('chap', 1, 3, '').play('chap', 1, 3, '00')
+    t.equal(client.closed(), '')
+  },
+)
+
+t.test('a name of 254 bytes and values of a wrong size are not judged', async t => {
+  for (const method of ['chap-md5', 'mschapv2'] as const) {
+    const server = handPlayedServer({ authentication: [method] }).openLink()
+    const identifier = server.take().find(p => p.protocol === 'chap')?.identifier ?? 0
+    const valueBytes = method === 'chap-md5' ? 16 : 49
+    const name = new Uint8Array(254).fill(0x61)
+    const answers = [
+      encodeChapValue({ value: new Uint8Array(valueBytes), name }),
+      encodeChapValue({ value: new Uint8Array(valueBytes + 1), name: utf8('a') }),
+      encodeChapValue({ value: new Uint8Array(valueBytes - 1), name: utf8('a') }),
+      new Uint8Array(0),
+    ]
+    for (const data of answers) server.play('chap', 2, identifier, data)
+    server.play('chap', 2, identifier + 1, answers[0] ?? '')
+    server.play('chap', 4, identifier, '')
+    t.equal(server.of('authenticate').length, 0)
+    t.equal(server.counters().filter(name => name.includes('chap')).length, 6)
+  }
+})
+
 // ---- the link
 
 t.test('echoes are answered with our magic number and cut to the MRU of the peer', async t => {
@@ -904,6 +981,84 @@ t.test('settings that cannot work are refused', async t => {
   })
   const newPassword = Secret.fromText('x'.repeat(257))
   t.throws(() => new PppEngine({ ...clientSettings, newPassword }, random), { code: 'ERR_CONFIG' })
+})
+
+t.test('Protocol-Reject of LCP or of the agreed authentication ends the call', async t => {
+  const lcp = upByPap().play('lcp', 8, 1, 'c021 01010004')
+  lcp.waitUntil(10_000)
+  t.equal(lcp.closed(), 'protocol-error')
+  const chap = handPlayedServer({ authentication: ['mschapv2'] }).openLink()
+  chap.play('lcp', 8, 1, 'c023 01010004').play('lcp', 8, 2, '80fd 01010004').play('lcp', 8, 3, 'c2')
+  t.equal(chap.closed(), '')
+  chap.play('lcp', 8, 1, 'c223 01010004')
+  chap.waitUntil(10_000)
+  t.equal(chap.closed(), 'protocol-error')
+})
+
+t.test('a network of nothing ends the call; one given to a client is ignored', async t => {
+  const server = acceptedByPap()
+  server.handle({ type: 'network', network: { ipv4: null, ipv6: null } }, 0)
+  server.waitUntil(10_000)
+  t.match(server.of('closed')[0], { cause: 'protocol-error', detail: /no network protocol/ })
+  const client = handPlayedClient()
+  client.handle({ type: 'network', network }, 0)
+  client.handle({ type: 'renegotiate' }, 0)
+  client.handle({ type: 'open' }, 0)
+  client.handle({ type: 'open' }, 0)
+  t.same(client.counters(), ['network-given-to-client', 'renegotiate-not-opened', 'open-twice'])
+})
+
+t.test('a network that is given again holds from the next negotiation on', async t => {
+  const server = upByPap()
+  const ipv4 = { localAddress: 1, peerAddress: 0x0a000043, dns: [], wins: [] }
+  server.handle({ type: 'network', network: { ipv4, ipv6: {} } }, 0)
+  t.same(server.take(), [])
+  server.play('ipcp', 1, 9, '0306 0a000042')
+  t.equal(hex(server.take().find(p => p.code === 3)), '03060a000043')
+})
+
+t.test('our address may be refused by the client; a client must be given one', async t => {
+  const server = acceptedByPap()
+  server.handle({ type: 'network', network: { ...network, ipv6: null } }, 0)
+  const request = server.take().find(p => p.protocol === 'ipcp')
+  server.play('ipcp', 3, request?.identifier ?? 0, '0306 01020304')
+  const same = server.take().find(p => p.protocol === 'ipcp')
+  t.equal(hex(same), hex(request), 'our address is not the choice of the client')
+  server.play('ipcp', 4, same?.identifier ?? 0, same?.data ?? '')
+  t.equal(hex(server.acknowledge('ipcp')[0]), '')
+  server.play('ipcp', 1, 1, '0306 0a000042')
+  t.equal(server.of('ipv4-up').length, 1)
+
+  for (const answer of ['ack', 'reject'] as const) {
+    const client = handPlayedClient({
+      authentication: ['none'],
+      network: { ipv4: { wantsDns: false, wantsWins: false }, ipv6: null },
+    }).openLink()
+    const asked = client.take().find(p => p.protocol === 'ipcp')
+    t.equal(hex(asked), '030600000000')
+    client.play('ipcp', 1, 1, '0306 00000000')
+    t.match(client.take()[0], { code: 4 }, 'a server without an address need not say so')
+    client.play('ipcp', 1, 2, '')
+    client.play('ipcp', answer === 'ack' ? 2 : 4, asked?.identifier ?? 0, asked?.data ?? '')
+    client.waitUntil(20_000)
+    t.equal(client.of('ipv4-up').length, 0)
+    t.equal(client.closed(), 'protocol-error')
+  }
+})
+
+t.test('our interface identifier gives way to a better one, and to a collision', async t => {
+  const server = acceptedByPap()
+  server.handle({ type: 'network', network: { ipv4: null, ipv6: {} } }, 0)
+  const asked = server.take().find(p => p.protocol === 'ipv6cp')
+  server.play('ipv6cp', 3, asked?.identifier ?? 0, '010a 00000000000000aa')
+  const again = server.take().find(p => p.protocol === 'ipv6cp')
+  t.equal(hex(again), '010a00000000000000aa')
+  server.play('ipv6cp', 3, again?.identifier ?? 0, '010a 0000000000000000')
+  const random = server.take().find(p => p.protocol === 'ipv6cp')
+  t.not(hex(random), '010a0000000000000000')
+  server.play('ipv6cp', 4, random?.identifier ?? 0, random?.data ?? '')
+  server.waitUntil(20_000)
+  t.equal(server.closed(), 'protocol-error')
 })
 
 // ---- malformed input
