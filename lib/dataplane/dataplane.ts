@@ -74,6 +74,8 @@ export interface PortOptions {
   /** For counters, captures and logs: `sstp/17 alice`. */
   readonly label: string
   readonly sink: PacketSink
+  /** We are the client here: what arrives is for this host, even where the way back leads out again. */
+  readonly isUplink?: boolean
   /**
    * Gets packets that concern the link itself: IPv6 link-local and multicast (router and neighbour
    * solicitations), DHCP requests. Called in the burst; `bytes` must be copied to be kept.

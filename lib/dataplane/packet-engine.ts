@@ -129,6 +129,7 @@ export class PacketEngine implements Dataplane, FrameWriter {
     const port = new SessionPort(
       {
         label: options.label,
+        isUplink: options.isUplink ?? false,
         outlet: new Outlet(options.sink, tally, this.memory, this.#dirty),
         tally,
         memory: this.memory,

@@ -22,13 +22,21 @@ const RECORD_HEADER_BYTES = 16
 /** Records are written to the file in blocks of this size. */
 const BLOCK_BYTES = 262_144
 
-export interface CaptureOptions {
-  /** A new file, readable by its owner only: it holds users' traffic. */
-  readonly path: string
+export interface CaptureLimits {
   /** The capture ends by itself before the file grows past this. */
   readonly maxBytes: number
   /** Bytes of each packet that are kept; all by default. */
   readonly snapBytes?: number
+}
+
+export interface CaptureOptions extends CaptureLimits {
+  /** A new file, readable by its owner only: it holds users' traffic. */
+  readonly path: string
+}
+
+/** A file that somebody else opened; it is closed with the capture. */
+export interface OpenCaptureOptions extends CaptureLimits {
+  readonly fd: number
 }
 
 /** Builds the file; knows nothing of devices. */
@@ -44,12 +52,8 @@ export class PcapFile {
   #isOpen = true
 
   /** Throws SystemError when the file cannot be made. */
-  constructor(options: CaptureOptions, wallClock: WallClock) {
-    try {
-      this.#fd = openSync(options.path, 'wx', 0o600)
-    } catch (thrown) {
-      throw new SystemError(`cannot make the capture file: ${messageOf(thrown)}`, { cause: thrown })
-    }
+  constructor(options: CaptureOptions | OpenCaptureOptions, wallClock: WallClock) {
+    this.#fd = 'fd' in options ? options.fd : createFile(options.path)
     this.#maxBytes = options.maxBytes
     this.#snapBytes = Math.min(options.snapBytes ?? maxFrameBytes, maxFrameBytes)
     this.#wallClock = wallClock
@@ -76,6 +80,7 @@ export class PcapFile {
       return
     }
     if (this.#blockBytes + recordBytes > BLOCK_BYTES) this.#writeBlock()
+    if (!this.isOpen) return
     const nowMs = this.#wallClock.now().getTime()
     const at = this.#blockBytes
     this.#view.setUint32(at, Math.floor(nowMs / 1000), true)
@@ -98,8 +103,7 @@ export class PcapFile {
   close(): void {
     if (!this.#isOpen) return
     this.#writeBlock()
-    this.#isOpen = false
-    closeSync(this.#fd)
+    this.#end()
   }
 
   #writeBlock(): void {
@@ -110,10 +114,23 @@ export class PcapFile {
       }
     } catch {
       // A full disk ends the capture, not the traffic.
-      this.#isOpen = false
-      closeSync(this.#fd)
+      this.#end()
     }
     this.#blockBytes = 0
+  }
+
+  #end(): void {
+    if (!this.#isOpen) return
+    this.#isOpen = false
+    closeSync(this.#fd)
+  }
+}
+
+function createFile(path: string): number {
+  try {
+    return openSync(path, 'wx', 0o600)
+  } catch (thrown) {
+    throw new SystemError(`cannot make the capture file: ${messageOf(thrown)}`, { cause: thrown })
   }
 }
 

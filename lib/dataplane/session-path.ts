@@ -205,7 +205,8 @@ export class SessionPath {
   #toSession(from: SessionPort, to: SessionPort, at: number, lengthBytes: number): void {
     const { tally } = from
     if (to === from) {
-      tally.drop(dropHairpin, 1)
+      if (from.isUplink) this.#toHost(from, at, lengthBytes)
+      else tally.drop(dropHairpin, 1)
       return
     }
     if (!this.#parts.allowsClientToClient) {

@@ -13,6 +13,7 @@ const dropTooBig = Count['drop-too-big']
 
 export interface SessionPortParts {
   readonly label: string
+  readonly isUplink: boolean
   readonly outlet: Outlet
   readonly tally: Tally
   readonly memory: PacketMemory
@@ -26,6 +27,7 @@ export interface SessionPortParts {
 
 export class SessionPort implements Port {
   readonly label: string
+  readonly isUplink: boolean
   readonly outlet: Outlet
   readonly tally: Tally
   readonly counters: PortCounters
@@ -38,6 +40,7 @@ export class SessionPort implements Port {
 
   constructor(parts: SessionPortParts, nowMs: number) {
     this.label = parts.label
+    this.isUplink = parts.isUplink
     this.outlet = parts.outlet
     this.tally = parts.tally
     this.lastActiveMs = nowMs
