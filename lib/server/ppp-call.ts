@@ -60,6 +60,7 @@ export class PppCalls implements LinkFactory {
 }
 
 class PppCall implements PppLinkOwner, WheelEntry {
+  readonly isUplink = false
   readonly #carrier: Carrier
   readonly #services: CallServices
   readonly #link: PppLink

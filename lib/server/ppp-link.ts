@@ -27,6 +27,8 @@ export interface LinkServices {
 export interface PppLinkOwner {
   /** For counters and captures of the dataplane. */
   readonly label: string
+  /** We dialled: the peer leads to everything else. */
+  readonly isUplink: boolean
   /** Everything that PPP reports, after the link has done its own part. */
   event(event: PppEvent): void
   /** IPv4 flows: say which addresses are behind this port. */
@@ -203,6 +205,7 @@ export class PppLink implements Link {
     if (!this.#isPermitted || (this.#ipv4 === undefined && this.#ipv6 === undefined)) return
     this.#port ??= this.#services.dataplane.attach({
       label: this.#owner.label,
+      isUplink: this.#owner.isUplink,
       sink: this.#carrier.sink,
       onLinkPacket: bytes => this.#owner.linkPacket(bytes),
     })

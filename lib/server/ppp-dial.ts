@@ -1,0 +1,102 @@
+/** One PPP call that we dial: the client's side of what `PppCall` answers. */
+import type { DisconnectCause } from '../core/disconnect-cause.ts'
+import { ConnectError } from '../core/errors.ts'
+import type { Secret } from '../core/secret.ts'
+import type { Port } from '../dataplane/dataplane.ts'
+import type { Carrier, Link, LinkFactory } from '../ppp/carrier.ts'
+import type { Ipv4Up, Ipv6Up, PppEvent } from '../ppp/event.ts'
+import type { AuthenticationProtocol } from '../ppp/settings.ts'
+import { type LinkServices, PppLink, type PppLinkOwner } from './ppp-link.ts'
+
+export interface DialSettings {
+  readonly userName: string
+  readonly password: Secret
+  /** How we are willing to prove ourselves, strongest first. */
+  readonly authentication: readonly AuthenticationProtocol[]
+  /** Largest packet that we want to receive, bytes. */
+  readonly mruBytes: number
+  readonly wantsIpv6: boolean
+}
+
+export interface DialEnd {
+  readonly cause: DisconnectCause
+  readonly detail: string
+}
+
+/** Give it to a dialler as its link factory; it dials once. */
+export class PppDial implements LinkFactory, PppLinkOwner {
+  readonly label = 'dial'
+  readonly isUplink = true
+  /** IPv4 flows. Rejects with ConnectError when the call ends before. */
+  readonly up: Promise<Ipv4Up>
+  readonly closed: Promise<DialEnd>
+  readonly #settings: DialSettings
+  readonly #services: LinkServices
+  #link: PppLink | undefined
+  #onUp: (up: Ipv4Up) => void = () => {}
+  #onFailed: (error: ConnectError) => void = () => {}
+  #onClosed: (end: DialEnd) => void = () => {}
+
+  constructor(settings: DialSettings, services: LinkServices) {
+    this.#settings = settings
+    this.#services = services
+    this.up = new Promise((resolve, reject) => {
+      this.#onUp = resolve
+      this.#onFailed = reject
+    })
+    this.closed = new Promise(resolve => {
+      this.#onClosed = resolve
+    })
+    // Who asks for `closed` alone must not be hit by an unhandled rejection.
+    this.up.catch(() => undefined)
+  }
+
+  open(carrier: Carrier): Link | undefined {
+    if (this.#link !== undefined) return undefined
+    const { userName, password, authentication, mruBytes, wantsIpv6 } = this.#settings
+    this.#link = new PppLink(
+      carrier,
+      {
+        role: 'client',
+        userName,
+        password,
+        authentication,
+        mruBytes: Math.min(mruBytes, carrier.mruBytes),
+        network: { ipv4: { wantsDns: true, wantsWins: false }, ipv6: wantsIpv6 ? {} : null },
+      },
+      this.#services,
+      this,
+    )
+    this.#link.handle({ type: 'open' })
+    return this.#link
+  }
+
+  /** Negotiates the link anew; traffic pauses meanwhile. */
+  renegotiate(): void {
+    this.#link?.handle({ type: 'renegotiate' })
+  }
+
+  hangUp(): void {
+    this.#link?.handle({ type: 'close', cause: 'user-request' })
+  }
+
+  event(event: PppEvent): void {
+    if (event.type !== 'closed') return
+    const { cause, detail } = event
+    this.#onFailed(new ConnectError(`the call ended: ${detail} (${cause})`))
+    this.#onClosed({ cause, detail })
+  }
+
+  /** Behind the server is everything. */
+  openIpv4(port: Port, up: Ipv4Up): void {
+    port.addIpv4Network(0, 0)
+    this.#onUp(up)
+  }
+
+  openIpv6(port: Port, _up: Ipv6Up): void {
+    port.addIpv6(new Uint8Array(16), 0)
+  }
+
+  /** Router advertisements and the like; the kernel of a dialling host is configured by hand. */
+  linkPacket(): void {}
+}
