@@ -93,9 +93,13 @@ export class InboundSa {
   /**
    * Opens the ESP packet of `lengthBytes` at `at`. The payload then stands at `at + payloadOffset`
    * and its length is returned, padding for traffic flow confidentiality (RFC 4303 §2.7) cut off;
-   * or an `EspDrop`, which is counted, and then nothing of the packet may be used.
+   * or an `EspDrop`, which is counted, and then nothing of the packet may be used. Throws RangeError
+   * when the packet is not inside the memory: OpenSSL reads and writes where it is told.
    */
   open(at: number, lengthBytes: number): number {
+    if (!(at >= 0 && at + lengthBytes <= this.#bytes.length)) {
+      throw new RangeError(`no packet of ${lengthBytes} bytes at ${at}`)
+    }
     const length = this.#opened(at, lengthBytes)
     if (length < 0) this.drops.count(length as EspDrop)
     return length

@@ -95,9 +95,14 @@ export class OutboundSa {
   /**
    * Seals the payload that stands at `at`. The ESP packet then starts `headroomBytes` earlier, and
    * its length is returned; or an `EspDrop`, and then nothing may be sent. The `headroomBytes`
-   * before the payload and the `tailroomBytes` behind it are overwritten.
+   * before the payload and the `tailroomBytes` behind it are overwritten. Throws RangeError when they
+   * are not inside the memory: OpenSSL writes where it is told.
    */
   seal(at: number, payloadBytes: number, nextHeader: number): number {
+    const start = at - this.headroomBytes
+    if (!(start >= 0 && at + payloadBytes + this.tailroomBytes <= this.#bytes.length)) {
+      throw new RangeError(`no room for ESP around ${payloadBytes} bytes at ${at}`)
+    }
     if (this.#isClosed) return this.#drop(EspDrop.closed)
     if (this.lifetime.isSpent) return this.#drop(EspDrop.expired)
     if (this.#sequenceLow === maxLow) {
@@ -107,7 +112,6 @@ export class OutboundSa {
     } else {
       this.#sequenceLow++
     }
-    const start = at - this.headroomBytes
     const encryptedBytes = bodyBytes(payloadBytes, this.#alignment)
     putTrailer(this.#bytes, at + payloadBytes, at + encryptedBytes, nextHeader)
     putU32(this.#bytes, start, this.spi)

@@ -101,3 +101,17 @@ t.test('what the library refuses is not sent, and counted', async t => {
   t.equal(espDropName(EspDrop['cipher-failed']), 'cipher-failed')
   t.equal(espDropName(0), 'none')
 })
+
+t.test('a place outside the memory is our own mistake, not a write somewhere else', async t => {
+  const { outbound, inbound } = pairOf(suiteOf(EncryptionId.aesGcm16, 256))
+  const end = memory.bytes.length
+  for (const at of [-1, 0, outbound.headroomBytes - 1, end - 20, end, Number.NaN]) {
+    t.throws(() => outbound.seal(at, 20, 17), RangeError, `seal at ${at}`)
+  }
+  for (const at of [-1, end - 99, end, Number.NaN]) {
+    t.throws(() => inbound.open(at, 100), RangeError, `open at ${at}`)
+  }
+  t.equal(outbound.lifetime.packets, 0)
+  t.ok(outbound.seal(outbound.headroomBytes, 20, 17) > 0, 'the first place that fits')
+  t.ok(outbound.seal(end - 20 - outbound.tailroomBytes, 20, 17) > 0, 'the last one')
+})
