@@ -196,9 +196,21 @@ const authenticationNumbers: Readonly<Record<Phase1AuthenticationMethod, number>
   'rsa-signatures': Phase1Authentication.rsaSignatures,
 }
 
+/** A list that fits into one datagram: what no gateway lacks, not all that we accept. */
+function isOffered(suite: Phase1Suite): boolean {
+  const isCommonHash = suite.hash === 'sha256' || suite.hash === 'sha1'
+  const isCommonGroup =
+    suite.group === KeyExchangeId.ecp256 ||
+    suite.group === KeyExchangeId.modp2048 ||
+    suite.group === KeyExchangeId.ecp384 ||
+    suite.group === KeyExchangeId.modp1024
+  const isCommonCipher = suite.encryption.id === EncryptionId.tripleDes || suite.keyBits !== 192
+  return isCommonHash && isCommonGroup && isCommonCipher
+}
+
 /** The proposal of an initiator: the suites that matter, ours first. */
 export function phase1Offer(policy: IkePolicy, method: Phase1AuthenticationMethod): Proposal[] {
-  const transforms = policy.phase1.slice(0, 200).map(
+  const transforms = policy.phase1.filter(isOffered).map(
     (suite, i): Transform => ({
       number: i + 1,
       id: KEY_IKE,

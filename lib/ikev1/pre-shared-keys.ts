@@ -43,7 +43,6 @@ export function keysFor(keys: readonly PreSharedKey[], peerAddress: string): Sec
         case 'ipv6':
           return ipv6 !== undefined && isInIpv6Network(scope.network, ipv6)
       }
-      return false
     })
     .sort((a, b) => prefixLength(b.scope) - prefixLength(a.scope))
     .slice(0, mostCandidates)

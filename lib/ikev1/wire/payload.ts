@@ -24,8 +24,9 @@ export type Payload =
   /** `body` is as received: it is part of HASH_I (RFC 2409 §5). */
   | { readonly type: 'SA'; readonly proposals: readonly Proposal[]; readonly body: Uint8Array }
   | ({ readonly type: 'ID'; readonly body: Uint8Array } & Identification)
-  | { readonly type: Plain; readonly data: Uint8Array }
-  | { readonly type: 'CERT' | 'CR'; readonly encoding: number; readonly data: Uint8Array }
+  | { readonly [P in Plain]: { readonly type: P; readonly data: Uint8Array } }[Plain]
+  | { readonly type: 'CERT'; readonly encoding: number; readonly data: Uint8Array }
+  | { readonly type: 'CR'; readonly encoding: number; readonly data: Uint8Array }
   | {
       readonly type: 'N'
       readonly protocolId: number
