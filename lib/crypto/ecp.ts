@@ -65,21 +65,22 @@ export function createEcpGroup(id: EcpGroupId): DhGroup {
   return {
     publicBytes: 2 * fieldBytes,
     drawPrivateValue,
-    publicValueOf: privateValue => {
+    keyPair: privateValue => {
+      // Computes the public value too; OpenSSL wipes its copy when the engine is collected.
       const engine = createECDH(opensslName)
       engine.setPrivateKey(privateValue)
-      return Uint8Array.from(engine.getPublicKey()).subarray(1)
-    },
-    agree: (privateValue, peerValue) => {
-      const point = new Uint8Array(1 + 2 * fieldBytes)
-      point[0] = uncompressed
-      point.set(peerValue, 1)
-      const engine = createECDH(opensslName)
-      engine.setPrivateKey(privateValue)
-      try {
-        return Uint8Array.from(engine.computeSecret(point))
-      } catch (_notOnCurve) {
-        return WireFault['bad-value']
+      return {
+        publicValue: () => Uint8Array.from(engine.getPublicKey()).subarray(1),
+        agree: peerValue => {
+          const point = new Uint8Array(1 + 2 * fieldBytes)
+          point[0] = uncompressed
+          point.set(peerValue, 1)
+          try {
+            return Uint8Array.from(engine.computeSecret(point))
+          } catch (_notOnCurve) {
+            return WireFault['bad-value']
+          }
+        },
       }
     },
   }

@@ -31,17 +31,24 @@ export interface KeyExchange {
   answer(peerValue: Uint8Array, random: RandomSource): KeyExchangeAnswer | WireFault
 }
 
-/** A Diffie-Hellman group: private values are bytes, public values are as RFC 7296 §3.4 sends them. */
+/** A private value of a group, with whatever the library keeps for it. */
+export interface DhKeyPair {
+  /** As RFC 7296 §3.4 sends it. */
+  publicValue(): Uint8Array
+  /**
+   * The shared secret in the length that the group's RFC gives, or a fault. `peerValue` has the
+   * group's `publicBytes`.
+   */
+  agree(peerValue: Uint8Array): Uint8Array | WireFault
+}
+
+/** A Diffie-Hellman group: private values are bytes. */
 export interface DhGroup {
   readonly publicBytes: number
   /** A fresh private value. */
   drawPrivateValue(random: RandomSource): Uint8Array
-  publicValueOf(privateValue: Uint8Array): Uint8Array
-  /**
-   * The shared secret in the length that the group's RFC gives, or a fault. `peerValue` has
-   * `publicBytes`.
-   */
-  agree(privateValue: Uint8Array, peerValue: Uint8Array): Uint8Array | WireFault
+  /** `privateValue` is not copied: it must stay as it is while the pair is used. */
+  keyPair(privateValue: Uint8Array): DhKeyPair
 }
 
 /** RFC 7296 §3.4: the length of a value must be that of its group. */
@@ -50,17 +57,17 @@ export function checkValueLength(value: Uint8Array, expectedBytes: number): Wire
   return value.length > expectedBytes ? WireFault.oversize : WireFault.none
 }
 
-function agreed(group: DhGroup, privateValue: Uint8Array, peerValue: Uint8Array) {
+function agreed(group: DhGroup, pair: DhKeyPair, peerValue: Uint8Array): Secret | WireFault {
   const fault = checkValueLength(peerValue, group.publicBytes)
   if (fault) return fault
-  const result = group.agree(privateValue, peerValue)
+  const result = pair.agree(peerValue)
   if (typeof result === 'number') return result
   const secret = new Secret(result)
   wipe(result)
   return secret
 }
 
-/** A key exchange out of a group. Exported for tests that fix the private values. */
+/** A key exchange out of a group. Exported for tests that bring a group of their own. */
 export function dhKeyExchange(id: KeyExchangeId, group: DhGroup): KeyExchange {
   return {
     id,
@@ -68,10 +75,11 @@ export function dhKeyExchange(id: KeyExchangeId, group: DhGroup): KeyExchange {
     answerBytes: group.publicBytes,
     offer: random => {
       const privateValue = group.drawPrivateValue(random)
+      const pair = group.keyPair(privateValue)
       return {
-        publicValue: group.publicValueOf(privateValue),
+        publicValue: pair.publicValue(),
         finish: peerValue => {
-          const result = agreed(group, privateValue, peerValue)
+          const result = agreed(group, pair, peerValue)
           wipe(privateValue)
           return result
         },
@@ -80,10 +88,11 @@ export function dhKeyExchange(id: KeyExchangeId, group: DhGroup): KeyExchange {
     },
     answer: (peerValue, random) => {
       const privateValue = group.drawPrivateValue(random)
+      const pair = group.keyPair(privateValue)
       try {
-        const sharedSecret = agreed(group, privateValue, peerValue)
+        const sharedSecret = agreed(group, pair, peerValue)
         if (typeof sharedSecret === 'number') return sharedSecret
-        return { publicValue: group.publicValueOf(privateValue), sharedSecret }
+        return { publicValue: pair.publicValue(), sharedSecret }
       } finally {
         wipe(privateValue)
       }

@@ -59,14 +59,18 @@ export function createModpGroup(id: ModpGroupId): DhGroup {
       value[0] = (value[0] ?? 0) | 0x80
       return value
     },
-    publicValueOf: privateValue =>
-      withPrivateValue(privateValue, dh => leftPadded(dh.generateKeys(), prime.length)),
-    agree: (privateValue, peerValue) => {
-      if (!isAboveOne(peerValue) || compare(peerValue, largest) >= 0) return WireFault['bad-value']
-      return withPrivateValue(privateValue, dh =>
-        leftPadded(dh.computeSecret(peerValue), prime.length),
-      )
-    },
+    keyPair: privateValue => ({
+      publicValue: () =>
+        withPrivateValue(privateValue, dh => leftPadded(dh.generateKeys(), prime.length)),
+      agree: peerValue => {
+        if (!isAboveOne(peerValue) || compare(peerValue, largest) >= 0) {
+          return WireFault['bad-value']
+        }
+        return withPrivateValue(privateValue, dh =>
+          leftPadded(dh.computeSecret(peerValue), prime.length),
+        )
+      },
+    }),
   }
 }
 

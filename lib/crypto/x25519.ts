@@ -27,18 +27,24 @@ export function createX25519Group(): DhGroup {
   return {
     publicBytes: valueBytes,
     drawPrivateValue: random => randomBytes(random, valueBytes),
-    publicValueOf: privateValue => {
-      const { x = '' } = createPublicKey(privateKeyOf(privateValue)).export({ format: 'jwk' })
-      return Uint8Array.from(Buffer.from(x, 'base64url'))
-    },
-    agree: (privateValue, peerValue) => {
-      const key = { ...curve, x: base64url(peerValue) }
-      try {
-        const publicKey = createPublicKey({ key, format: 'jwk' })
-        return Uint8Array.from(diffieHellman({ privateKey: privateKeyOf(privateValue), publicKey }))
-      } catch (_lowOrderPoint) {
-        // RFC 7748 §6.1, RFC 8031 §3.2: an all-zero result is refused; OpenSSL refuses it itself.
-        return WireFault['bad-value']
+    keyPair: value => {
+      // OpenSSL wipes its copy when the key is collected.
+      const privateKey = privateKeyOf(value)
+      return {
+        publicValue: () => {
+          const { x = '' } = createPublicKey(privateKey).export({ format: 'jwk' })
+          return Uint8Array.from(Buffer.from(x, 'base64url'))
+        },
+        agree: peerValue => {
+          const key = { ...curve, x: base64url(peerValue) }
+          try {
+            const publicKey = createPublicKey({ key, format: 'jwk' })
+            return Uint8Array.from(diffieHellman({ privateKey, publicKey }))
+          } catch (_lowOrderPoint) {
+            // RFC 7748 §6.1, RFC 8031 §3.2: an all-zero result is refused; OpenSSL does it itself.
+            return WireFault['bad-value']
+          }
+        },
       }
     },
   }

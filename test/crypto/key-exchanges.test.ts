@@ -114,18 +114,22 @@ t.test('MODP groups agree with plain modular arithmetic', async t => {
     const random = new SeededRandom(bits)
     const mine = group.drawPrivateValue(random)
     const theirs = group.drawPrivateValue(random)
-    const theirValue = group.publicValueOf(theirs)
+    const theirValue = group.keyPair(theirs).publicValue()
     t.same(theirValue, bytesOf(powerModulo(2n, numberOf(theirs), prime), bits / 8))
     const expected = powerModulo(numberOf(theirValue), numberOf(mine), prime)
-    t.same(group.agree(mine, theirValue), bytesOf(expected, bits / 8), `${bits}: the secret`)
+    t.same(
+      group.keyPair(mine).agree(theirValue),
+      bytesOf(expected, bits / 8),
+      `${bits}: the secret`,
+    )
   }
 })
 
 t.test('a MODP secret with leading zeros keeps its length (RFC 7296 §2.14)', async t => {
   const group = createModpGroup(KeyExchangeId.modp1024)
   const two = bytesOf(2n, 128)
-  t.same(group.agree(Uint8Array.of(9), two), bytesOf(512n, 128))
-  t.same(group.publicValueOf(Uint8Array.of(10)), bytesOf(1024n, 128))
+  t.same(group.keyPair(Uint8Array.of(9)).agree(two), bytesOf(512n, 128))
+  t.same(group.keyPair(Uint8Array.of(10)).publicValue(), bytesOf(1024n, 128))
 })
 
 t.test('MODP values 0, 1, p-1, p and above are refused (RFC 6989 §2.1)', async t => {
@@ -167,10 +171,10 @@ t.test('ECP-256: RFC 5903 §8.1', async t => {
   const keR = fromHex(`D12DFB5289C8D4F81208B70270398C342296970A0BCCB74C736FC7554494BF63
     56FBF3CA366CC23E8157854C13C58D6AAC23F046ADA30F8353E74F33039872AB`)
   const secret = fromHex('D6840F6B42F6EDAFD13116E0E12565202FEF8E9ECE7DCE03812464D04B9442DE')
-  t.same(group.publicValueOf(i), keI)
-  t.same(group.publicValueOf(r), keR)
-  t.same(group.agree(i, keR), secret)
-  t.same(group.agree(r, keI), secret)
+  t.same(group.keyPair(i).publicValue(), keI)
+  t.same(group.keyPair(r).publicValue(), keR)
+  t.same(group.keyPair(i).agree(keR), secret)
+  t.same(group.keyPair(r).agree(keI), secret)
 })
 
 t.test('ECP groups agree with plain affine arithmetic', async t => {
@@ -184,19 +188,25 @@ t.test('ECP groups agree with plain affine arithmetic', async t => {
     const mine = group.drawPrivateValue(random)
     const theirs = group.drawPrivateValue(random)
     const theirPoint = multiply(p, numberOf(theirs), g)
-    const theirValue = group.publicValueOf(theirs)
+    const theirValue = group.keyPair(theirs).publicValue()
     t.ok(theirPoint, 'not the point at infinity')
     if (theirPoint === undefined) return
     t.same(theirValue, concatBytes(bytesOf(theirPoint.x, bytes), bytesOf(theirPoint.y, bytes)))
     const common = multiply(p, numberOf(mine), theirPoint)
-    t.same(group.agree(mine, theirValue), bytesOf(common?.x ?? 0n, bytes), `${name}: x alone`)
+    t.same(
+      group.keyPair(mine).agree(theirValue),
+      bytesOf(common?.x ?? 0n, bytes),
+      `${name}: x alone`,
+    )
   }
 })
 
 t.test('ECP values that are no point are refused (RFC 6989 §2.3)', async t => {
   for (const { id, bytes, p } of curves) {
     const random = new SeededRandom(3)
-    const good = createEcpGroup(id).publicValueOf(createEcpGroup(id).drawPrivateValue(random))
+    const good = createEcpGroup(id)
+      .keyPair(createEcpGroup(id).drawPrivateValue(random))
+      .publicValue()
     const x = good.subarray(0, bytes)
     const y = good.subarray(bytes)
     const offCurve = Uint8Array.from(good)
@@ -238,10 +248,10 @@ t.test('X25519: RFC 7748 §6.1', async t => {
   const aliceValue = fromHex('8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a')
   const bobValue = fromHex('de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f')
   const secret = fromHex('4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742')
-  t.same(group.publicValueOf(alice), aliceValue)
-  t.same(group.publicValueOf(bob), bobValue)
-  t.same(group.agree(alice, bobValue), secret)
-  t.same(group.agree(bob, aliceValue), secret)
+  t.same(group.keyPair(alice).publicValue(), aliceValue)
+  t.same(group.keyPair(bob).publicValue(), bobValue)
+  t.same(group.keyPair(alice).agree(bobValue), secret)
+  t.same(group.keyPair(bob).agree(aliceValue), secret)
 })
 
 t.test('X25519 values of low order are refused (RFC 7748 §6.1, RFC 8031 §3.2)', async t => {
@@ -290,8 +300,7 @@ t.test('a finished or dropped offer has wiped its private value', async t => {
       seen.push(value)
       return value
     },
-    publicValueOf: () => Uint8Array.of(1),
-    agree: () => Uint8Array.of(4),
+    keyPair: () => ({ publicValue: () => Uint8Array.of(1), agree: () => Uint8Array.of(4) }),
   }
   const exchange = dhKeyExchange(KeyExchangeId.x25519, group)
   exchange.offer(new SeededRandom(1)).finish(Uint8Array.of(7))
