@@ -18,6 +18,23 @@ export function whyNoNamespaces(): string | undefined {
   return loadKernel() instanceof SystemError ? 'needs koffi' : undefined
 }
 
+/** Runs `action`, which must not yield, with this thread inside the namespace `name`. */
+export function enterNamespace<Result>(name: string, action: () => Result): Result {
+  const kernel = existingKernel()
+  const home = kernel.open('/proc/thread-self/ns/net', O_RDONLY)
+  const there = kernel.open(`/var/run/netns/${name}`, O_RDONLY)
+  if (home < 0 || there < 0 || kernel.setns(there, CLONE_NEWNET) < 0) {
+    throw new SystemError(`cannot enter ${name}`)
+  }
+  try {
+    return action()
+  } finally {
+    kernel.setns(home, CLONE_NEWNET)
+    kernel.close(home)
+    kernel.close(there)
+  }
+}
+
 export class Namespace {
   readonly name: string
 
@@ -27,21 +44,8 @@ export class Namespace {
     ip('-n', this.name, 'link', 'set', 'lo', 'up')
   }
 
-  /** Runs `action`, which must not yield, with this thread inside the namespace. */
   enter<Result>(action: () => Result): Result {
-    const kernel = existingKernel()
-    const home = kernel.open('/proc/thread-self/ns/net', O_RDONLY)
-    const there = kernel.open(`/var/run/netns/${this.name}`, O_RDONLY)
-    if (home < 0 || there < 0 || kernel.setns(there, CLONE_NEWNET) < 0) {
-      throw new SystemError(`cannot enter ${this.name}`)
-    }
-    try {
-      return action()
-    } finally {
-      kernel.setns(home, CLONE_NEWNET)
-      kernel.close(home)
-      kernel.close(there)
-    }
+    return enterNamespace(this.name, action)
   }
 
   ip(...args: string[]): string {

@@ -796,6 +796,29 @@ t.test('between sessions', async t => {
 })
 
 t.test('a port', async t => {
+  t.test('that is our own way out brings packets for this host', async t => {
+    const { dataplane, device, alice } = setUp()
+    const sink = new CollectingSink(dataplane.memory)
+    const uplink = dataplane.attach({
+      label: 'uplink',
+      sink,
+      isUplink: true,
+      onLinkPacket: () => {},
+    })
+    uplink.addIpv4Network(0, 0)
+    const receive = (packet: Uint8Array) => {
+      const at = dataplane.intake(packet.length)
+      dataplane.memory.bytes.set(packet, at)
+      uplink.deliver(at, packet.length)
+    }
+    const forUs = udp({ source: '198.51.100.1', destination: '10.50.0.1' })
+    receive(forUs)
+    receive(udp({ source: '198.51.100.1', destination: '10.0.0.2' }))
+    dataplane.flush()
+    t.same(device.toHost, [forUs], 'though the way back leads out again')
+    t.equal(alice.sink.taken().length, 1, 'a session is still nearer')
+  })
+
   t.test('transmits what we make ourselves', async t => {
     const { dataplane, alice, count } = setUp()
     const advertisement = icmp('fe80::1', 'ff02::1', 134)
