@@ -118,7 +118,7 @@ function measureSteps(context: BenchContext): void {
   }
   for (const { name, operations, work } of steps) {
     if (!name.startsWith('path')) continue
-    const samples = [allocatedBytesPer(operations, work)]
+    const samples = Array.from({ length: 9 }, () => allocatedBytesPer(operations, work))
     context.row({ name: `dataplane/allocated/${name}`, unit: 'bytes/packet', samples })
   }
 }
