@@ -59,9 +59,12 @@ export interface Contender {
   run(): number
 }
 
-/** Runs all contenders in turn, `rounds` times after two rounds of warming up. */
+/** Rounds that are not counted: the compiler needs a thousand packets or so. */
+const warmUpRounds = 30
+
+/** Runs all contenders in turn, `rounds` times after warming up. */
 export function interleave(contenders: readonly Contender[], rounds: number): void {
-  for (let round = -2; round < rounds; round++) {
+  for (let round = -warmUpRounds; round < rounds; round++) {
     for (const contender of contenders) {
       const sample = contender.run()
       if (round >= 0) contender.samples.push(sample)
