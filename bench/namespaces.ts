@@ -51,12 +51,12 @@ export class Wire {
   }
 }
 
-/** SIGTERM, after two seconds SIGKILL; resolves when it is gone. */
-export async function stop(child: ChildProcess): Promise<void> {
+/** SIGTERM, after `patienceMs` SIGKILL; resolves when it is gone. */
+export async function stop(child: ChildProcess, patienceMs = 2000): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return
   const gone = new Promise<void>(resolve => child.on('exit', () => resolve()))
   child.kill('SIGTERM')
-  const timer = setTimeout(() => child.kill('SIGKILL'), 2000)
+  const timer = setTimeout(() => child.kill('SIGKILL'), patienceMs)
   await gone
   clearTimeout(timer)
 }
