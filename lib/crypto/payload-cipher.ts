@@ -1,6 +1,7 @@
 /**
  * Protection of IKEv2's Encrypted payload and fragments: RFC 7296 §3.14, RFC 5282 (AEAD), RFC 7383.
- * One object holds the keys of one direction of one IKE SA.
+ * One object holds the keys of one direction of one IKE SA, and it must be the only one that ever
+ * seals with them: the IVs of counter modes are its count of messages.
  *
  *   message  = header and payloads in clear | body         all of it is authenticated
  *   body     = IV | encrypted (plaintext | padding | pad length) | ICV
