@@ -9,6 +9,7 @@ import {
   publicDecrypt,
   X509Certificate,
 } from 'node:crypto'
+import { isIP } from 'node:net'
 import { equalBytes } from '../core/bytes.ts'
 import type { WallClock } from '../core/clock.ts'
 import { messageOf } from '../core/errors.ts'
@@ -106,7 +107,9 @@ function judge(
     if (anchor !== undefined) {
       return { type: 'trusted', publicKey: leaf.publicKey, subject: leaf.subject }
     }
-    const issuer = others.find(one => one.ca && isIssuer(one, current) && isStrong(one.publicKey))
+    const issuer = others.find(
+      one => one !== current && one.ca && isIssuer(one, current) && isStrong(one.publicKey),
+    )
     if (issuer === undefined) return refused('no known authority')
     current = issuer
   }
@@ -114,7 +117,7 @@ function judge(
 }
 
 function isNamed(certificate: X509Certificate, name: string): boolean {
-  return certificate.checkHost(name) !== undefined || certificate.checkIP(name) !== undefined
+  return (isIP(name) === 0 ? certificate.checkHost(name) : certificate.checkIP(name)) !== undefined
 }
 
 function isIssuer(issuer: X509Certificate, subject: X509Certificate): boolean {

@@ -35,14 +35,9 @@ export function keysFor(keys: readonly PreSharedKey[], peerAddress: string): Sec
   const ipv6 = parseIpv6(peerAddress)
   return keys
     .filter(({ scope }) => {
-      switch (scope.type) {
-        case 'anyone':
-          return true
-        case 'ipv4':
-          return ipv4 !== undefined && isInIpv4Network(scope.network, ipv4)
-        case 'ipv6':
-          return ipv6 !== undefined && isInIpv6Network(scope.network, ipv6)
-      }
+      if (scope.type === 'anyone') return true
+      if (scope.type === 'ipv4') return ipv4 !== undefined && isInIpv4Network(scope.network, ipv4)
+      return ipv6 !== undefined && isInIpv6Network(scope.network, ipv6)
     })
     .sort((a, b) => prefixLength(b.scope) - prefixLength(a.scope))
     .slice(0, mostCandidates)
