@@ -61,6 +61,7 @@ export function callServer(
   configPath: string | undefined,
   command: string,
   args: unknown,
+  timeoutMs?: number,
 ): Promise<unknown> {
-  return controlCall(loadConfig(configPath).state.controlSocket, command, args)
+  return controlCall(loadConfig(configPath).state.controlSocket, command, args, timeoutMs)
 }

@@ -3,6 +3,7 @@
 import { InvalidConfigError } from '../lib/config.ts'
 import { messageOf, OpenRasError } from '../lib/core/errors.ts'
 import { type Command, ExitCode } from './command.ts'
+import { capture } from './commands/capture.ts'
 import { check } from './commands/check.ts'
 import { disconnect } from './commands/disconnect.ts'
 import { init } from './commands/init.ts'
@@ -21,6 +22,7 @@ const commands: readonly Command[] = [
   user,
   status,
   disconnect,
+  capture,
   reload,
   version,
 ]

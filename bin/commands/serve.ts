@@ -16,6 +16,12 @@ import { firstRun } from '../first-run.ts'
 import { openLogFile } from '../log-file.ts'
 import { welcome } from '../welcome.ts'
 
+const captureSchema = z.strictObject({
+  path: z.string().startsWith('/').max(4096),
+  seconds: z.number().positive().max(3600),
+  megabytes: z.number().positive().max(10_000),
+})
+
 /** Sessions have this long to say goodbye, ms. */
 const stopTimeoutMs = 8000
 
@@ -83,6 +89,9 @@ class Life {
     control.register('disconnect', z.strictObject({ session: z.string().max(1024) }), args => ({
       disconnected: server.disconnect(args.session),
     }))
+    control.register('capture', captureSchema, async ({ path, seconds, megabytes }) => {
+      await server.capture(path, seconds * 1000, megabytes * 1_000_000)
+    })
     control.register('reload', z.strictObject({}), () => server.reload(loadConfig(this.#path)))
     return control
   }

@@ -6,6 +6,7 @@
  * and written to the kernel without an object of its own.
  */
 import type { PacketSink } from '../core/packet-sink.ts'
+import type { CaptureOptions } from './pcap.ts'
 
 export type BackendName = 'offload' | 'plain' | 'memory'
 
@@ -64,6 +65,8 @@ export interface Dataplane {
   flush(): void
 
   attach(options: PortOptions): Port
+  /** Records what passes the TUN device; see `PacketEngine.capture`. */
+  capture(options: CaptureOptions): { stop(): void }
   start(): void
   /** Stops reading, closes the device. Ports stay attached but carry nothing. */
   stop(): void

@@ -153,6 +153,19 @@ export class Server {
     return this.#sessions.disconnect(session)
   }
 
+  /**
+   * Records the packets between tunnels and host, without tunnel headers, to a new file. Resolves
+   * when the time is over or the server stops. Throws SystemError when the file cannot be made.
+   */
+  async capture(path: string, durationMs: number, maxBytes: number): Promise<void> {
+    const capture = this.#dataplane.capture({ path, maxBytes })
+    this.#log.info({ event: 'capture', path, durationMs }, 'packets are being recorded')
+    await new Promise<void>(resolve => {
+      this.#wheel.schedule({ onDeadline: () => resolve() }, this.#clock.nowMs() + durationMs)
+    })
+    capture.stop()
+  }
+
   /** Takes over what can change under live sessions. Throws and changes nothing on a bad certificate. */
   async reload(config: Config): Promise<ReloadResult> {
     const certificates = this.#sstp === undefined ? undefined : loadServerCertificates(config)
