@@ -35,7 +35,7 @@ import { answerInformational, IkeDelete, Liveness } from './tasks/informational.
 import { followNat, UpdateAddresses } from './tasks/mobike.ts'
 import { SendRedirect } from './tasks/redirect.ts'
 import { isCleartext, retransmit, sendDatagrams, sendNext, sendReply } from './transmission.ts'
-import type { ExchangeName } from './wire/exchange-type.ts'
+import { type ExchangeName, ExchangeType } from './wire/exchange-type.ts'
 import { type Header, SPI_BYTES } from './wire/header.ts'
 import { encodeMessage, findNotify } from './wire/message.ts'
 import { notify } from './wire/notify.ts'
@@ -317,7 +317,7 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
   #isAccepted(association: Association, exchange: ExchangeName): boolean {
     const { role } = this.#connection.options
     const accepted: readonly ExchangeName[] = acceptedRequests[role][this.#connection.state]
-    return accepted.includes(exchange) || (exchange === 'IKE_AUTH' && !isInitiating(association))
+    return accepted.includes(exchange) || (exchange === 'IKE_AUTH' && !association.isInitiator)
   }
 
   #firstRequest(
@@ -366,7 +366,7 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
     const head = {
       initiatorSpi: association.peerSpi,
       responderSpi: new Uint8Array(SPI_BYTES),
-      exchangeType: 34,
+      exchangeType: ExchangeType.IKE_SA_INIT,
       isFromInitiator: false,
       isResponse: true,
       canHigherVersion: false,
@@ -553,10 +553,6 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
         connection.unexpected(`timer-${name}`)
     }
   }
-}
-
-function isInitiating(association: Association): boolean {
-  return association.isInitiator
 }
 
 function sendReplyIfAny(connection: Connection, association: Association, answer: Answer): void {

@@ -18,6 +18,8 @@ export function establish(
   connection.authenticated = authenticated
   connection.timers.clear('setup')
   startIkeClocks(connection, nowMs)
+  const { livenessMs } = connection.options.timing
+  if (livenessMs > 0) connection.timers.set('liveness', nowMs + livenessMs)
   connection.emit({
     type: 'established',
     authenticatedBy: authenticated.by,

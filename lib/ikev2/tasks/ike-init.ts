@@ -15,6 +15,7 @@ import { parseSignatureHashes, signatureHashes } from '../signature.ts'
 import type { IkeSuite } from '../suite.ts'
 import type { Answer, IncomingMessage, Task } from '../task.ts'
 import { AUTHORITY_HASH_BYTES, CertificateEncoding } from '../wire/certificate.ts'
+import { SPI_BYTES } from '../wire/header.ts'
 import { allPayloads, findNotify, findPayload } from '../wire/message.ts'
 import { notify } from '../wire/notify.ts'
 import { isErrorNotify, NotifyType, notifyName } from '../wire/notify-type.ts'
@@ -161,7 +162,9 @@ export function answerInit(
   connection.setup.nonces = { initiator: copyBytes(nonce.data), responder: ourNonce }
   // copied: AUTH covers the message as it came
   connection.setup.initiatorMessage = copyBytes(request.bytes)
-  connection.nat = detectNat(request.payloads, association.spis, request.path)
+  // The request was hashed before there was a responder SPI.
+  const requestSpis = { ...association.spis, responderSpi: new Uint8Array(SPI_BYTES) }
+  connection.nat = detectNat(request.payloads, requestSpis, request.path)
   installFirstKeys(connection, association, suite, answer.sharedSecret)
   connection.state = 'authenticating'
   return {
@@ -279,7 +282,7 @@ export class IkeInit implements Task {
       connection.close('protocol-error', 'too-many-init-retries')
       return
     }
-    association.peerSpi = new Uint8Array(8)
+    association.peerSpi = new Uint8Array(SPI_BYTES)
     association.queue.unshift(this)
   }
 
