@@ -17,6 +17,7 @@ const address = ipcpOptions.ipAddress.type
 
 /** The server: asks for its own address only, and gives the client what was granted. */
 export class IpcpServerOptions implements OptionSemantics {
+  readonly isUnmistakable = false
   #network: NonNullable<ServerNetwork['ipv4']>
   #isAddressRefused = false
 
@@ -98,6 +99,7 @@ export class IpcpServerOptions implements OptionSemantics {
 
 /** The client: asks for an address and name servers, takes what it is given. */
 export class IpcpClientOptions implements OptionSemantics {
+  readonly isUnmistakable = false
   readonly #wishes: NonNullable<ClientNetwork['ipv4']>
   /** Option type -> the value that we ask for next; absent: not asked for. */
   readonly #values = new Map<number, number>()

@@ -11,6 +11,7 @@ const { type: identifierType, dataBytes: identifierBytes } = ipv6cpOptions.inter
 const universalBit = 0x02
 
 export class Ipv6cpOptions implements OptionSemantics {
+  readonly isUnmistakable = false
   readonly #random: RandomSource
   #own: Uint8Array
   #peer: Uint8Array

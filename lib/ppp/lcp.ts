@@ -52,6 +52,10 @@ export class LcpOptions implements OptionSemantics {
     this.restart()
   }
 
+  get isUnmistakable(): boolean {
+    return this.#magicNumber !== 0
+  }
+
   /** Largest information field that the peer takes, bytes. */
   get peerMruBytes(): number {
     return this.#peerMruBytes

@@ -70,6 +70,8 @@ export type NegotiationFailure =
 
 /** The meaning of a protocol's options: all that differs between LCP, IPCP and IPV6CP. */
 export interface OptionSemantics {
+  /** Whether our request can be told from every request of a peer: it holds our magic number. */
+  readonly isUnmistakable: boolean
   /** A negotiation begins: forget what was agreed. */
   restart(): void
   /** The options of our next Configure-Request, in order. */
@@ -233,6 +235,10 @@ export class Negotiation {
       this.#ports.unexpected(`malformed-${faultName(fault)}`)
       return
     }
+    if (this.#isEcho(packet)) {
+      this.#ports.unexpected('looped-request')
+      return
+    }
     if (this.#state === 'opened' && this.#isRetransmission(packet, nowMs)) {
       this.#retransmissions++
       this.#ports.unexpected('retransmitted-request')
@@ -267,6 +273,19 @@ export class Negotiation {
     const types = new Set(judgement.options.map(option => option.type))
     const refused = options.filter(option => types.has(option.type))
     return refused.length === 0 ? { type: 'ack' } : { type: 'reject', options: refused }
+  }
+
+  /**
+   * Our own request, come back: a pty that echoes until pppd has set it up does so. Answering it would
+   * be answering ourselves; the restart timer sends it again. RFC 1661 §6.4 asks for a Configure-Nak,
+   * which would come back too and change our own options.
+   */
+  #isEcho(packet: ControlPacket): boolean {
+    return (
+      this.#semantics.isUnmistakable &&
+      packet.identifier === this.#requestIdentifier &&
+      equalBytes(packet.data, encodeOptions(this.#requestOptions))
+    )
   }
 
   #isRetransmission(packet: ControlPacket, nowMs: number): boolean {

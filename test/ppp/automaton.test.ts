@@ -75,6 +75,7 @@ t.test('the restart timer runs in the states of RFC 1661 §4.2', async t => {
 
 /** Options of type 1 are fine, 2 are Naked, 3 are rejected, 4 are essential and Naked. */
 class PlainSemantics implements OptionSemantics {
+  readonly isUnmistakable = false
   restarts = 0
   value = 7
   failure: NegotiationFailure | undefined

@@ -249,7 +249,20 @@ t.test('two engines of one seed see a loop in their magic numbers and get past i
     for (const bytes of frames) looped.handle({ type: 'frame', bytes }, looped.nowMs)
     if (frames.length === 0) looped.waitUntil(looped.nowMs + 3000)
   }
-  t.equal(looped.closed(), 'protocol-error', 'a line that returns everything')
+  t.equal(looped.closed(), 'setup-timeout', 'a line that returns everything')
+  t.ok(looped.of('unexpected').some(event => event.counter === 'lcp-looped-request'))
+})
+
+t.test('a pty that echoes until pppd is ready costs one restart timer, not the call', async t => {
+  const server = handPlayedServer()
+  server.handle({ type: 'open' }, 0)
+  for (const bytes of server.takeSent()) server.handle({ type: 'frame', bytes }, server.nowMs)
+  t.same(server.takeSent(), [], 'our own request is not answered')
+  server.waitUntil(server.nowMs + 3000)
+  server.acknowledge('lcp')
+  server.play('lcp', 1, 1, '0506 5a5a0102')
+  t.match(server.take()[0], { code: 2 })
+  t.equal(server.closed(), '')
 })
 
 // ---- the peers of the field
