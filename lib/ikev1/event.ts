@@ -23,6 +23,8 @@ export interface Child {
   /** NAT-OA (RFC 3947 §5.2): the peer's own view of its and our address. */
   readonly originalAddresses: readonly Uint8Array[]
   readonly lifetimes: Lifetimes
+  /** The group of perfect forward secrecy; who replaces the pair asks for it again. */
+  readonly group: number | undefined
   /** We asked for it. */
   readonly isInitiator: boolean
   /** Monotonic ms. */

@@ -195,6 +195,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
         break
       case 'adopt':
         for (const child of input.children) this.#keepChild(child)
+        for (const child of input.children) this.#succeed(child)
         break
       case 'replaced':
         this.#isQuiet = true
@@ -527,7 +528,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     this.#startQuickMode({
       localSelector: request.localSelector,
       peerSelector: request.peerSelector,
-      isPerfectForwardSecret: request.isPerfectForwardSecret ?? false,
+      group: request.isPerfectForwardSecret ? this.#phase1?.choice?.suite.group : undefined,
       replaces: undefined,
       reference: request.reference,
     })
@@ -539,7 +540,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     this.#startQuickMode({
       localSelector: child.localSelector,
       peerSelector: child.peerSelector,
-      isPerfectForwardSecret: false,
+      group: child.group,
       replaces: inboundSpi,
       reference: undefined,
     })
@@ -575,6 +576,11 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
   #childUp(child: Child, canSend: boolean): void {
     this.#keepChild(child)
     this.#outbox.event({ type: 'child-up', child, canSend })
+    this.#succeed(child)
+  }
+
+  /** The pair that `child` takes over from is not replaced again, only taken down. */
+  #succeed(child: Child): void {
     if (child.replaces === undefined || !this.#children.has(child.replaces)) return
     this.#timers.clear(`rekey:${child.replaces}`)
     // Who replaced it, deletes it.

@@ -63,7 +63,8 @@ export interface QuickModeOptions {
 export interface QuickModeIntent {
   readonly localSelector: Identification | undefined
   readonly peerSelector: Identification | undefined
-  readonly isPerfectForwardSecret: boolean
+  /** Perfect forward secrecy with this group; the policy may ask for it too. */
+  readonly group: number | undefined
   readonly replaces: number | undefined
   readonly reference: number | undefined
 }
@@ -218,8 +219,8 @@ export class QuickModeExchange {
     this.#nonceI = randomBytes(random, nonceBytes)
     this.#inboundSpi = this.#options.allocateSpi()
     const [encapsulation] = this.#encapsulations()
-    const isPfs = policy.requiresPfs || this.#intent?.isPerfectForwardSecret === true
-    this.#group = isPfs ? (this.#phase1.choice?.suite.group ?? policy.groups[0]) : undefined
+    const insisted = policy.requiresPfs ? policy.groups[0] : undefined
+    this.#group = this.#intent?.group ?? insisted
     const payloads: Payload[] = [
       saPayload(phase2Offer(policy, spiBytes(this.#inboundSpi), encapsulation, this.#group)),
       { type: 'NONCE', data: this.#nonceI },
@@ -380,6 +381,7 @@ export class QuickModeExchange {
       peerSelector,
       originalAddresses: originalAddresses.map(payload => payload.data),
       lifetimes: choice.lifetimes,
+      group: choice.group,
       isInitiator,
       createdMs: nowMs,
       replaces,

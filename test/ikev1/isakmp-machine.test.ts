@@ -332,6 +332,12 @@ t.test('perfect forward secrecy, asked for or insisted on', async t => {
   const asked = new Pair()
   t.ok(asked.dial(true))
   t.ok(matches(asked.client.newest, asked.server.newest))
+  const group = asked.server.newest?.group
+  t.ok(group)
+  asked.fromServer({ type: 'rekey-child', inboundSpi: asked.server.newest?.inboundSpi ?? 0 })
+  asked.settle()
+  t.equal(asked.server.all('child-up').length, 2)
+  t.equal(asked.server.newest?.group, group, 'a rekey keeps to it')
   const policy = createPolicy({ requiresPfs: true })
   const insisted = new Pair({ server: { policy }, client: { policy } })
   t.ok(insisted.dial())
@@ -447,6 +453,29 @@ t.test('twenty rekeys of phase 1 by either side: children are handed on', async 
     t.equal(client.machine.children[0]?.inboundSpi, firstSpi)
   }
   t.equal(server.machine.children.length, 1)
+})
+
+t.test('a pair that was being replaced when phase 1 changed still goes', async t => {
+  const pair = new Pair()
+  t.ok(pair.dial())
+  const old = pair.client.newest?.inboundSpi ?? 0
+  pair.fromClient({ type: 'rekey-child', inboundSpi: old })
+  pair.settle()
+  const next = new Pair()
+  next.fromClient({ type: 'open', path: next.openPath })
+  next.settle()
+  for (const [before, after] of [
+    [pair.client, next.client],
+    [pair.server, next.server],
+  ] as const) {
+    before.input({ type: 'replaced' })
+    after.input({ type: 'adopt', children: before.last('closed')?.children ?? [] })
+    t.equal(after.machine.children.length, 2)
+  }
+  next.settle(15_000)
+  t.match(next.client.last('child-down'), { inboundSpi: old, detail: 'replaced' })
+  t.match(next.server.last('child-down'), { outboundSpi: old, by: 'peer' })
+  t.equal(next.client.machine.children.length, 1)
 })
 
 t.test('phase 1 says when it grows old, and ends with its children handed over', async t => {
@@ -950,7 +979,7 @@ t.test('every cell of the quick mode table does what it says', async t => {
       const intent = {
         localSelector: undefined,
         peerSelector: undefined,
-        isPerfectForwardSecret: false,
+        group: undefined,
         replaces: undefined,
         reference: 1,
       }

@@ -300,9 +300,14 @@ t.test('every cell of the four call tables does what it says (RFC 2661 7.4)', as
           },
         )
         const names = sentBy[role]
-        const say: Record<string, ControlMessage> = { icrq: icrq(), ocrq: ocrq(), iccn, occn }
-        say['icrp'] = { type: 'icrp', assignedSessionId: 9 }
-        say['ocrp'] = { type: 'ocrp', assignedSessionId: 9 }
+        const say: Record<string, ControlMessage> = {
+          icrq: icrq(),
+          ocrq: ocrq(),
+          icrp: { type: 'icrp', assignedSessionId: 9 },
+          ocrp: { type: 'ocrp', assignedSessionId: 9 },
+          iccn,
+          occn,
+        }
         const feed = (one: CallEvent) => {
           const bad = one.endsWith('-bad') ? callReason('session-limit', '') : undefined
           const plain = one.replace('-bad', '')
