@@ -44,6 +44,9 @@ export class Association {
   #keys: IkeKeys | undefined
   #sender: PayloadCipher | undefined
   #receiver: PayloadCipher | undefined
+  /** Opens repetitions of requests from before the keys changed (RFC 9242 §3). */
+  #previousReceiver: PayloadCipher | undefined
+  #keysSinceRequestId = 0
 
   /** Message ID of our next request, and of the peer's next one (RFC 7296 §2.2). */
   nextRequestId = 0
@@ -95,9 +98,19 @@ export class Association {
     return this.#receiver
   }
 
+  /** What opens a message: an old request, sent again, is under the keys of its time. */
+  receiverOf(messageId: number, isResponse: boolean): PayloadCipher | undefined {
+    const isOld = !isResponse && messageId < this.#keysSinceRequestId
+    return isOld ? this.#previousReceiver : this.#receiver
+  }
+
   /** Takes over the keys, and wipes those before them. */
   install(suite: IkeSuite, keys: IkeKeys): void {
-    this.#wipe()
+    this.#sender?.destroy()
+    this.#previousReceiver?.destroy()
+    this.#previousReceiver = this.#receiver
+    this.#keysSinceRequestId = this.#receiver ? this.expectedRequestId : 0
+    if (this.#keys) destroyIkeKeys(this.#keys)
     this.#suite = suite
     this.#keys = keys
     const { encryption, integrity } = suite
@@ -153,6 +166,8 @@ export class Association {
   #wipe(): void {
     this.#sender?.destroy()
     this.#receiver?.destroy()
+    this.#previousReceiver?.destroy()
+    this.#previousReceiver = undefined
     if (this.#keys) destroyIkeKeys(this.#keys)
   }
 }

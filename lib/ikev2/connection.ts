@@ -56,6 +56,8 @@ export interface Setup {
   /** The IKE_SA_INIT messages as sent (RFC 7296 §2.15). */
   initiatorMessage: Uint8Array
   responderMessage: Uint8Array
+  /** Still to be done in IKE_INTERMEDIATE before IKE_AUTH (RFC 9370 §2.2.2). */
+  additionalKeyExchanges: number[]
   /** RFC 9242 §3.3: chained over the IKE_INTERMEDIATE messages. */
   intermediateInitiator: Uint8Array | undefined
   intermediateResponder: Uint8Array | undefined
@@ -99,6 +101,7 @@ export class Connection {
     nonces: { initiator: nothing, responder: nothing },
     initiatorMessage: nothing,
     responderMessage: nothing,
+    additionalKeyExchanges: [],
     intermediateInitiator: undefined,
     intermediateResponder: undefined,
     authMessageId: 1,

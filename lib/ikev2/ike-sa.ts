@@ -30,6 +30,7 @@ import { answerCreateChild, ChildRekey } from './tasks/child-rekey.ts'
 import { AuthInitiator } from './tasks/ike-auth-initiator.ts'
 import { AuthResponder } from './tasks/ike-auth-responder.ts'
 import { answerInit, IkeInit } from './tasks/ike-init.ts'
+import { answerIntermediate, IkeIntermediate } from './tasks/ike-intermediate.ts'
 import { answerIkeRekey, IkeRekey } from './tasks/ike-rekey.ts'
 import { answerInformational, IkeDelete, Liveness } from './tasks/informational.ts'
 import { followNat, UpdateAddresses } from './tasks/mobike.ts'
@@ -57,7 +58,7 @@ export const acceptedRequests = {
     fresh: ['IKE_SA_INIT'],
     initiating: [],
     // INFORMATIONAL only to end the attempt: the peer did not like our proof (RFC 7296 §2.21.2).
-    authenticating: ['IKE_AUTH', 'INFORMATIONAL'],
+    authenticating: ['IKE_INTERMEDIATE', 'IKE_AUTH', 'INFORMATIONAL'],
     established: ['CREATE_CHILD_SA', 'INFORMATIONAL'],
     closed: [],
   },
@@ -207,7 +208,7 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
     const association = connection.addAssociation(true, connection.newSpi())
     this.#authInitiator = new AuthInitiator()
     const next = this.#authInitiator
-    association.queue.push(new IkeInit(() => next))
+    association.queue.push(new IkeInit([new IkeIntermediate(), next]))
   }
 
   #certificateVerdict(
@@ -405,9 +406,11 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
       case 'INFORMATIONAL':
         this.#informational(association, message)
         return
+      case 'IKE_INTERMEDIATE':
+        answerIntermediate(connection, association, message)
+        return
       case 'IKE_SA_INIT':
       case 'IKE_SESSION_RESUME':
-      case 'IKE_INTERMEDIATE':
       case 'IKE_FOLLOWUP_KE':
         connection.unexpected(`${exchange}-unhandled`)
         return
@@ -419,13 +422,10 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
   #auth(association: Association, message: IncomingMessage, nowMs: number): void {
     const connection = this.#connection
     const responder = this.#authResponder
-    if (responder === undefined) {
+    if (responder === undefined || connection.setup.additionalKeyExchanges.length > 0) {
       sendReply(connection, association, [notify(NotifyType.INVALID_SYNTAX)])
-      connection.close('protocol-error', 'auth-twice')
+      connection.close('protocol-error', 'auth-out-of-turn')
       return
-    }
-    if (connection.setup.authMessageId === 1) {
-      connection.setup.authMessageId = association.answering?.messageId ?? 1
     }
     const answer = responder.answer(message, nowMs)
     sendReplyIfAny(connection, association, answer)

@@ -8,6 +8,7 @@ import { WireFault } from '../core/faults.ts'
 import type { Association } from './association.ts'
 import type { Connection } from './connection.ts'
 import { FRAGMENTS_LIFETIME_MS } from './fragments.ts'
+import { coverReceived } from './intermediate-auth.ts'
 import type { Path } from './path.ts'
 import { openMessage, parseInner } from './protection.ts'
 import type { IncomingMessage } from './task.ts'
@@ -107,7 +108,7 @@ function receiveProtected(
   nowMs: number,
 ): Reception | undefined {
   const { association, header } = head
-  const cipher = association.receiver
+  const cipher = association.receiverOf(header.messageId, header.isResponse)
   const last = chain.payloads[chain.payloads.length - 1]
   if (cipher === undefined || (last?.type !== 'SK' && last?.type !== 'SKF')) {
     connection.unexpected(cipher ? 'cleartext-in-protected-exchange' : 'protected-before-keys')
@@ -158,6 +159,9 @@ function receiveProtected(
   const message = inner.fault
     ? ({ type: 'invalid-syntax', fault: inner.fault } as const)
     : judge(head, inner.payloads, true, path, bytes)
+  if (head.exchange === 'IKE_INTERMEDIATE') {
+    coverReceived(connection, association, bytes, plaintext, innerType)
+  }
   return { ...head, fragmentBytes, message }
 }
 

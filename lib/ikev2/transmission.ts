@@ -1,6 +1,7 @@
 /** Requests, responses and their repetition: RFC 7296 §2.1 to §2.3, RFC 7383. */
 import type { Association, Outstanding } from './association.ts'
 import type { Connection } from './connection.ts'
+import { coverSent } from './intermediate-auth.ts'
 import type { Path } from './path.ts'
 import { addressBytes } from './path.ts'
 import { messageRoomBytes, sealFragments, sealMessage } from './protection.ts'
@@ -82,6 +83,7 @@ function sendRequest(
   const packetBytes = connection.options.features.fragmentPacketBytes
   const datagrams = datagramsOf(connection, association, head, exchange, payloads, packetBytes)
   association.outstanding = { task, messageId, exchange, payloads, datagrams, tries: 0 }
+  if (exchange === 'IKE_INTERMEDIATE') coverSent(connection, association, head, payloads)
   if (isCleartext(exchange)) {
     association.nextRequestId = 1
     connection.setup.initiatorMessage = datagrams[0] ?? connection.setup.initiatorMessage
@@ -144,14 +146,9 @@ export function sendReply(
   // What the peer cuts its own messages to is what its path carries (RFC 7383 §2.5.1).
   const packetBytes =
     fragmentBytes === 0 ? fragmentPacketBytes : Math.min(fragmentPacketBytes, fragmentBytes + 52)
-  const datagrams = datagramsOf(
-    connection,
-    association,
-    headOf(association, exchange, messageId, true),
-    exchange,
-    payloads,
-    packetBytes,
-  )
+  const head = headOf(association, exchange, messageId, true)
+  const datagrams = datagramsOf(connection, association, head, exchange, payloads, packetBytes)
+  if (exchange === 'IKE_INTERMEDIATE') coverSent(connection, association, head, payloads)
   association.answering = undefined
   association.lastReply = { messageId, datagrams }
   if (isCleartext(exchange)) {

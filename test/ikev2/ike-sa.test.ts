@@ -293,6 +293,44 @@ t.test('all algorithms that we negotiate work end to end', async t => {
   }
 })
 
+t.test(
+  'ML-KEM joins the key exchange in IKE_INTERMEDIATE, fragments and losses included',
+  async t => {
+    const additionalKeyExchange = [KeyExchangeId.mlKem768]
+    const ikeAlgorithms = { ...defaultIkeAlgorithms, additionalKeyExchange }
+    for (let seed = 1; seed <= 6; seed++) {
+      const pair = new Pair({
+        ...(seed % 2 ? {} : eapOptions()),
+        seed,
+        link: seed > 2 ? { ...lossy, loss: 0.15 } : lossy,
+      })
+      const options = seed % 2 ? {} : eapOptions()
+      const kem = new Pair({
+        ...options,
+        seed,
+        link: seed > 2 ? { ...lossy, loss: 0.15 } : lossy,
+        initiator: { ...options.initiator, ikeAlgorithms },
+        responder: { ...options.responder, ikeAlgorithms },
+      })
+      t.ok(pair.dial() && kem.dial(), `seed ${seed}`)
+      t.ok(kem.carriesTraffic())
+      const exchanges = new Set(kem.datagrams.map(item => item.bytes[18]))
+      t.ok(exchanges.has(ExchangeType.IKE_INTERMEDIATE))
+      t.equal(kem.initiator.of('key-log').length, 2, 'keys before and after')
+      kem.send('initiator', { type: 'rekey-ike' })
+      kem.settle(100_000)
+      t.ok(kem.isEstablished && kem.initiator.of('ike-rekeyed').length === 1)
+    }
+    t.test('and it stays out when one side does not have it', async t => {
+      for (const side of ['initiator', 'responder'] as const) {
+        const pair = new Pair({ [side]: { ikeAlgorithms } })
+        t.ok(pair.dial())
+        t.equal(pair.datagrams.length, 4)
+      }
+    })
+  },
+)
+
 t.test('the first KE payload in the wrong group is answered with the right one', async t => {
   const pair = new Pair({
     initiator: {
@@ -874,7 +912,7 @@ t.test('late answers from outside find nobody and change nothing', async t => {
 t.test('requests outside their state are dropped and counted', async t => {
   for (const [role, states] of Object.entries(acceptedRequests)) {
     t.same(
-      Object.keys(states).sort(),
+      Object.keys(states).sort((a, b) => a.localeCompare(b)),
       ['authenticating', 'closed', 'established', 'fresh', 'initiating'],
       role,
     )

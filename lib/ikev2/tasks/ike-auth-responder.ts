@@ -178,6 +178,7 @@ export class AuthResponder {
   #first(request: IncomingMessage): Answer {
     const { payloads } = request
     const connection = this.#connection
+    connection.setup.authMessageId = this.#association.answering?.messageId ?? 1
     const idi = findPayload(payloads, 'IDi')
     if (idi === undefined) return this.#fail('no-identity', 'protocol-error')
     const identity = { idType: idi.idType, data: copyBytes(idi.data) }

@@ -15,11 +15,13 @@ import { parseSignatureHashes, signatureHashes } from '../signature.ts'
 import type { IkeSuite } from '../suite.ts'
 import type { Answer, IncomingMessage, Task } from '../task.ts'
 import { AUTHORITY_HASH_BYTES, CertificateEncoding } from '../wire/certificate.ts'
-import { SPI_BYTES } from '../wire/header.ts'
+import { HEADER_BYTES, SPI_BYTES } from '../wire/header.ts'
 import { allPayloads, findNotify, findPayload } from '../wire/message.ts'
 import { notify } from '../wire/notify.ts'
 import { isErrorNotify, NotifyType, notifyName } from '../wire/notify-type.ts'
+import { NONCE_MIN_BYTES } from '../wire/opaque.ts'
 import type { Payload } from '../wire/payload.ts'
+import { payloadChainBytes } from '../wire/payload-chain.ts'
 import { followRedirect } from './redirect.ts'
 
 /** RFC 7296 §2.10: half the key size of the PRF at least, 16 at least; 32 covers all of ours. */
@@ -55,9 +57,6 @@ function capabilities(connection: Connection, peerSaid: Connection['peer'] | und
   }
   if (peerSaid === undefined && features.redirect) {
     payloads.push(notify(NotifyType.REDIRECT_SUPPORTED))
-  }
-  if (peerSaid !== undefined && features.childless) {
-    payloads.push(notify(NotifyType.CHILDLESS_IKEV2_SUPPORTED))
   }
   return payloads
 }
@@ -108,6 +107,7 @@ function installFirstKeys(
   sharedSecret.destroy()
   const keys = ikeKeys(suite, skeyseed, nonces, association.spis)
   association.install(suite, keys)
+  connection.setup.additionalKeyExchanges = [...suite.additionalKeyExchanges]
   logKeys(connection, association)
 }
 
@@ -158,7 +158,12 @@ export function answerInit(
   }
   const answer = keyExchange(ke.group)?.answer(ke.publicValue, options.random)
   if (answer === undefined || typeof answer === 'number') return refused(NotifyType.INVALID_SYNTAX)
-  const ourNonce = randomBytes(options.random, OUR_NONCE_BYTES)
+  // As long as the peer's, within RFC 7296 §2.10: no answer shall be longer than its question.
+  const nonceBytes = Math.max(suite.prf.outputBytes / 2, NONCE_MIN_BYTES)
+  const ourNonce = randomBytes(
+    options.random,
+    Math.min(Math.max(nonce.data.length, nonceBytes), OUR_NONCE_BYTES),
+  )
   connection.setup.nonces = { initiator: copyBytes(nonce.data), responder: ourNonce }
   // copied: AUTH covers the message as it came
   connection.setup.initiatorMessage = copyBytes(request.bytes)
@@ -167,20 +172,25 @@ export function answerInit(
   connection.nat = detectNat(request.payloads, requestSpis, request.path)
   installFirstKeys(connection, association, suite, answer.sharedSecret)
   connection.state = 'authenticating'
-  return {
-    refusal: undefined,
-    payloads: [
-      { type: 'SA', proposals: [choice.answer] },
-      { type: 'KE', group: ke.group, publicValue: answer.publicValue },
-      { type: 'Nonce', data: ourNonce },
-      ...(connection.nat === undefined
-        ? []
-        : natNotifies(association.spis, request.path, options.features.forcesEncapsulation)),
-      ...authorityRequest(connection),
-      ...capabilities(connection, connection.peer),
-      ...options.vendorIds.map((data): Payload => ({ type: 'V', data })),
-    ],
+  const payloads: Payload[] = [
+    { type: 'SA', proposals: [choice.answer] },
+    { type: 'KE', group: ke.group, publicValue: answer.publicValue },
+    { type: 'Nonce', data: ourNonce },
+    ...(connection.nat === undefined
+      ? []
+      : natNotifies(association.spis, request.path, options.features.forcesEncapsulation)),
+    ...capabilities(connection, connection.peer),
+  ]
+  const welcome: Payload[] = [
+    ...authorityRequest(connection),
+    ...(options.features.childless ? [notify(NotifyType.CHILDLESS_IKEV2_SUPPORTED)] : []),
+    ...options.vendorIds.map((data): Payload => ({ type: 'V', data })),
+  ]
+  for (const payload of welcome) {
+    const lengthBytes = HEADER_BYTES + payloadChainBytes([...payloads, payload])
+    if (lengthBytes <= request.bytes.length) payloads.push(payload)
   }
+  return { refusal: undefined, payloads }
 }
 
 /** CERTREQ with the authorities whose certificates we take. */
@@ -198,14 +208,15 @@ export function authorityRequest(connection: Connection): Payload[] {
 export class IkeInit implements Task {
   readonly name = 'ike-init'
   readonly exchange = 'IKE_SA_INIT'
-  readonly #next: (suite: IkeSuite) => Task
+  readonly #next: readonly Task[]
   #group: number | undefined
   #offer: KeyExchangeOffer | undefined
   #nonce: Uint8Array | undefined
   #cookie: Uint8Array | undefined
   #retries = 0
 
-  constructor(next: (suite: IkeSuite) => Task) {
+  /** `next` follows once there are keys. */
+  constructor(next: readonly Task[]) {
     this.#next = next
   }
 
@@ -262,7 +273,7 @@ export class IkeInit implements Task {
     this.#float(connection)
     installFirstKeys(connection, association, choice.suite, sharedSecret)
     connection.state = 'authenticating'
-    association.queue.unshift(this.#next(choice.suite))
+    association.queue.push(...this.#next)
   }
 
   /** RFC 7296 §2.23: behind a NAT all goes to port 4500; MOBIKE wants it in any case (RFC 4555 §3.3). */
