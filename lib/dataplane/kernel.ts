@@ -18,7 +18,10 @@ export const O_CLOEXEC = 0o2000000
 export const CLONE_NEWNET = 0x40000000
 
 export const AF_INET = 2
+export const AF_INET6 = 10
 export const SOCK_DGRAM = 2
+export const SOCK_RAW = 3
+export const SOCK_NONBLOCK = 0o4000
 export const SOCK_CLOEXEC = 0o2000000
 
 export interface Kernel {
