@@ -149,12 +149,15 @@ export function childKeys(
   }
 }
 
-/** Mixes a post-quantum preshared key into SK_d, SK_pi and SK_pr (RFC 8784 §3). */
+/** Keys with a post-quantum preshared key mixed into SK_d, SK_pi and SK_pr (RFC 8784 §3). */
 export function withPpk(prf: Prf, keys: IkeKeys, ppk: Secret): IkeKeys {
   const mix = (old: Secret) => taken(prfPlus(prf, ppk.expose(), old.expose(), old.length))
-  const mixed = { ...keys, d: mix(keys.d), pi: mix(keys.pi), pr: mix(keys.pr) }
+  return { ...keys, d: mix(keys.d), pi: mix(keys.pi), pr: mix(keys.pr) }
+}
+
+/** Wipes what `withPpk` makes anew, of the set that is not used any more. */
+export function destroyPpkPart(keys: IkeKeys): void {
   keys.d.destroy()
   keys.pi.destroy()
   keys.pr.destroy()
-  return mixed
 }

@@ -18,6 +18,7 @@ import { compareNonces, lowestNonce } from '../../lib/ikev2/child-sa.ts'
 import { FragmentSet } from '../../lib/ikev2/fragments.ts'
 import {
   childKeys,
+  destroyPpkPart,
   ikeKeys,
   initialSkeyseed,
   rekeySkeyseed,
@@ -147,7 +148,10 @@ t.test('rekeying, KEYMAT and PPK follow their formulas', async t => {
   const ppk = new Secret(utf8('a post-quantum preshared key'))
   const after = withPpk(prf, before, ppk)
   t.same(after.d.expose(), prfPlus(prf, ppk.expose(), oldD, 32))
-  t.equal(before.d.length, 0, 'the old key is wiped')
+  t.equal(before.d.length, 32, 'the plain keys stay until the peer has chosen')
+  destroyPpkPart(before)
+  t.equal(before.d.length, 0)
+  t.ok(after.er.length > 0)
   t.equal(after.ei, before.ei)
 })
 

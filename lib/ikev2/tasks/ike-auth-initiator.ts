@@ -28,6 +28,7 @@ import { ChildOffer } from './child-negotiation.ts'
 import { establish } from './established.ts'
 import { authorityRequest } from './ike-init.ts'
 import { AuthenticationFailed } from './informational.ts'
+import { beginPpk, type PpkOffer } from './ppk.ts'
 import {
   certificatePayloads,
   certificatesIn,
@@ -58,6 +59,7 @@ export class AuthInitiator implements Task {
   #stage: Stage = { name: 'first' }
   #childOffer: ChildOffer | undefined
   #eap: EapPeer | undefined
+  #ppk: PpkOffer | undefined
   #peerIdentity: Identification | undefined
   /** The responder has proved itself: by signature or PSK, or by EAP's key in the end. */
   #isPeerProved = false
@@ -88,8 +90,10 @@ export class AuthInitiator implements Task {
     const { localSelectors: local, remoteSelectors: remote } = options.child
     this.#childOffer = new ChildOffer(connection, { local, remote }, 0, true)
     const { expectedIdentity, eap } = options.peer
-    const proof = this.#ownProof(connection, association)
-    if (proof === undefined) {
+    const plain = this.#ownProof(connection, association)
+    this.#ppk = beginPpk(connection, association)
+    const proof = this.#ppk ? this.#ownProof(connection, association) : plain
+    if (proof === undefined || plain === undefined) {
       connection.close('nas-error', 'no-credential')
       return undefined
     }
@@ -106,6 +110,7 @@ export class AuthInitiator implements Task {
       ...authorityRequest(connection),
       ...(expectedIdentity === undefined ? [] : [{ type: 'IDr', ...expectedIdentity } as const]),
       ...proof,
+      ...(this.#ppk === undefined ? [] : this.#ppk.notifies(connection, plain)),
       ...(attributes === undefined ? [] : [configurationRequest(attributes)]),
       ...this.#childOffer.payloads(connection),
     ]
@@ -151,6 +156,10 @@ export class AuthInitiator implements Task {
         this.#refuse(connection, association, 'other-identity')
         return
       }
+    }
+    if (this.#ppk?.isDecided === false && !this.#ppk.decide(connection, association, payloads)) {
+      this.#refuse(connection, association, 'ppk-not-used')
+      return
     }
     const auth = findPayload(payloads, 'AUTH')
     if (auth !== undefined && !this.#isPeerProved) {

@@ -38,6 +38,7 @@ import type { TrafficSelector } from '../wire/traffic-selector.ts'
 import { answerChild } from './child-negotiation.ts'
 import { establish } from './established.ts'
 import { learnAuthorities } from './ike-init.ts'
+import { acceptPpk } from './ppk.ts'
 import {
   certificatePayloads,
   certificatesIn,
@@ -96,6 +97,7 @@ export class AuthResponder {
   readonly #connection: Connection
   readonly #association: Association
   #stage: Stage = { name: 'first' }
+  #ppkNotify: readonly Payload[] = []
 
   constructor(connection: Connection, association: Association) {
     this.#connection = connection
@@ -187,8 +189,16 @@ export class AuthResponder {
       connection.options.features.mobike &&
       findNotify(payloads, NotifyType.MOBIKE_SUPPORTED) !== undefined
     learnAuthorities(connection, payloads)
-    const auth = findPayload(payloads, 'AUTH')
-    if (auth === undefined) return this.#startEap(first)
+    const received = findPayload(payloads, 'AUTH')
+    if (received === undefined) {
+      return connection.options.ppk?.isMandatory === true
+        ? this.#fail('ppk-not-used')
+        : this.#startEap(first)
+    }
+    const ppk = acceptPpk(connection, this.#association, payloads, received)
+    if (ppk === undefined) return this.#fail('ppk-not-used')
+    const { auth } = ppk
+    this.#ppkNotify = ppk.answer
     if (auth.method === AuthMethod.SHARED_KEY) return this.#presharedKey(first, auth)
     return this.#signature(first, auth, payloads)
   }
@@ -458,7 +468,7 @@ export class AuthResponder {
     connection.grant = verdict.grant
     this.#stage = { name: 'done' }
     establish(connection, authenticated, verdict.grant, nowMs)
-    const payloads: Payload[] = [...proof]
+    const payloads: Payload[] = [...proof, ...this.#ppkNotify]
     if (first.configuration) payloads.push(configurationReply(first.configuration, verdict.grant))
     if (connection.peer.mobike) payloads.push(notify(NotifyType.MOBIKE_SUPPORTED))
     // RFC 6023 §3: the peer may come without a Child SA.

@@ -22,6 +22,7 @@ import { isErrorNotify, NotifyType, notifyName } from '../wire/notify-type.ts'
 import { NONCE_MIN_BYTES } from '../wire/opaque.ts'
 import type { Payload } from '../wire/payload.ts'
 import { payloadChainBytes } from '../wire/payload-chain.ts'
+import { speaksPpk } from './ppk.ts'
 import { followRedirect } from './redirect.ts'
 
 /** RFC 7296 §2.10: half the key size of the PRF at least, 16 at least; 32 covers all of ours. */
@@ -52,7 +53,7 @@ function capabilities(connection: Connection, peerSaid: Connection['peer'] | und
   if (hasAdditional && (peerSaid?.intermediate ?? true)) {
     payloads.push(notify(NotifyType.INTERMEDIATE_EXCHANGE_SUPPORTED))
   }
-  if (connection.options.ppk && (peerSaid?.usesPpk ?? true)) {
+  if (speaksPpk(connection) && (peerSaid?.usesPpk ?? true)) {
     payloads.push(notify(NotifyType.USE_PPK))
   }
   if (peerSaid === undefined && features.redirect) {
