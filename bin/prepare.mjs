@@ -206,7 +206,7 @@ async function needPackages() {
   }
   await step('installing npm packages', async () => {
     const args = ['--include=dev', '--no-audit', '--no-fund', '--loglevel=error']
-    // npm itself writes lock files that its `ci` refuses (npm/cli issue 4828); `install` mends them.
+    // npm itself writes lock files that its `ci` refuses; `install` mends them.
     const isDone =
       (matches && (await run('npm', ['ci', ...args], {}, 'ignore')) === 0) ||
       (await run('npm', ['install', ...args])) === 0

@@ -98,7 +98,7 @@ class Life {
 
   #catchSignals(server: Server): void {
     for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-      process.once(signal, () => this.#end(ExitCode.success))
+      process.on(signal, () => this.#end(ExitCode.success))
     }
     process.on('SIGHUP', () => {
       void this.#reload(server)
