@@ -5,7 +5,7 @@
 import { toHex } from '../core/bytes.ts'
 import { Counters, faultName } from '../core/faults.ts'
 import { digest } from '../crypto/hash.ts'
-import type { DatagramRoute, Envelope } from '../dataplane/datagrams.ts'
+import type { Envelope } from '../dataplane/datagrams.ts'
 import type { IkeHandler } from '../ipsec/ike-sockets.ts'
 import { CookieJar, readFirstRequest } from './cookie-jar.ts'
 import {
@@ -140,7 +140,7 @@ export class Ikev2Listener implements IkeHandler {
 
   /** A request without a responder's SPI: new, or a repetition of one that was answered. */
   #stranger(bytes: Uint8Array, envelope: Envelope): void {
-    const { calls, halfOpen, clock } = this.#options
+    const { calls, halfOpen, clock, sockets } = this.#options
     const request = readFirstRequest(bytes)
     if (request.fault) {
       this.#counters.count(`malformed-${faultName(request.fault)}`)
@@ -160,7 +160,7 @@ export class Ikev2Listener implements IkeHandler {
       if (!this.#cookies.isValid(request, source, nowMs)) {
         this.#counters.count('cookies-asked')
         const challenge = this.#cookies.challenge(request, source, nowMs)
-        this.#options.sockets.send(this.#routeBack(envelope), challenge)
+        sockets.send(sockets.routeBack(envelope), challenge)
         return
       }
     }
@@ -183,7 +183,7 @@ export class Ikev2Listener implements IkeHandler {
   #admit(call: AcceptedCall, entry: HalfOpen, bytes: Uint8Array, envelope: Envelope): void {
     const connection: IkeConnection = new IkeConnection(
       call.settings,
-      this.#routeBack(envelope),
+      this.#options.sockets.routeBack(envelope),
       this.#options,
       call.limits,
       {
@@ -220,12 +220,6 @@ export class Ikev2Listener implements IkeHandler {
       this.#counters.count(`esp-${name}`, packets)
     }
     if (this.#spis.size === 0) this.#onEmpty?.()
-  }
-
-  #routeBack(envelope: Envelope): DatagramRoute {
-    const { local, peer } = pathOf(envelope)
-    // The socket that it came in by exists.
-    return this.#options.sockets.routeTo(local, peer) ?? envelope
   }
 }
 

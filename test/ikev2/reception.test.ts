@@ -6,6 +6,7 @@ import { PayloadCipher } from '../../lib/crypto/payload-cipher.ts'
 import { EncryptionId, encryptionTransform } from '../../lib/crypto/transforms.ts'
 import { CookieJar, readFirstRequest } from '../../lib/ikev2/cookie-jar.ts'
 import { openMessage, parseInner, sealFragments, sealMessage } from '../../lib/ikev2/protection.ts'
+import { answerStranger } from '../../lib/ikev2/stranger.ts'
 import { ExchangeType } from '../../lib/ikev2/wire/exchange-type.ts'
 import { findNotify, type MessageHead, parseMessage } from '../../lib/ikev2/wire/message.ts'
 import { notify } from '../../lib/ikev2/wire/notify.ts'
@@ -13,6 +14,12 @@ import { NotifyType } from '../../lib/ikev2/wire/notify-type.ts'
 import type { Payload } from '../../lib/ikev2/wire/payload.ts'
 import { encodePayloadChain, payloadChainBytes } from '../../lib/ikev2/wire/payload-chain.ts'
 import { PayloadType } from '../../lib/ikev2/wire/payload-type.ts'
+import {
+  frameMessage,
+  STREAM_PREFIX,
+  type StreamMessage,
+  StreamReader,
+} from '../../lib/ikev2/wire/tcp-stream.ts'
 import { type End, Pair } from './pair.ts'
 
 const seed = 20260801
@@ -447,4 +454,57 @@ t.test('20,000 spoofed first requests cost a cookie each when cookies are asked'
     if (reply.length < bytes.length) answered++
   }
   t.equal(answered, 20_000)
+})
+
+t.test('strangers: a newer version and an unknown SPI are told, the rest is silence', async t => {
+  const { pair, keys } = established()
+  const bytes = sealMessage(keys.fromInitiator, headOf(keys, 37, 2), [], random)
+  const answer = answerStranger(bytes)
+  const parsed = parseMessage(answer ?? bytes)
+  t.ok(findNotify(parsed.payloads, NotifyType.INVALID_IKE_SPI))
+  t.ok(answer && answer.length <= bytes.length)
+  t.equal(
+    answer && answerStranger(answer),
+    undefined,
+    'two hosts do not answer each other for ever',
+  )
+  const newer = bytes.slice()
+  newer[17] = 0x30
+  const told = parseMessage(answerStranger(newer) ?? bytes)
+  t.ok(findNotify(told.payloads, NotifyType.INVALID_MAJOR_VERSION))
+  const older = bytes.slice()
+  older[17] = 0x10
+  t.equal(answerStranger(older), undefined, 'IKEv1 is not ours to answer')
+  t.equal(answerStranger(bytes.subarray(0, 20)), undefined)
+  t.equal(answerStranger(pair.datagrams[0]?.bytes ?? bytes), undefined)
+})
+
+t.test('the TCP stream is cut into messages however it arrives (RFC 9329)', async t => {
+  const messages: StreamMessage[] = [
+    { type: 'ike', bytes: new Uint8Array(300).fill(7) },
+    { type: 'esp', bytes: new Uint8Array(40).fill(8) },
+    { type: 'esp', bytes: Uint8Array.of(0xff) },
+    { type: 'ike', bytes: new Uint8Array(60_000).fill(9) },
+  ]
+  const stream = [STREAM_PREFIX, ...messages.map(frameMessage)].flatMap(part => [...part])
+  fc.assert(
+    fc.property(fc.array(fc.integer({ min: 1, max: 5000 }), { minLength: 1 }), sizes => {
+      const reader = new StreamReader(true)
+      const seen: StreamMessage[] = []
+      for (let at = 0, i = 0; at < stream.length; i++) {
+        const size = sizes[i % sizes.length] ?? 1
+        seen.push(...reader.push(Uint8Array.from(stream.slice(at, at + size))))
+        at += size
+      }
+      t.same(seen, messages)
+      t.equal(reader.fault, 0)
+    }),
+    { seed, numRuns: 10 },
+  )
+  const tls = new StreamReader(true)
+  t.same(tls.push(fromHex('160301')), [])
+  t.not(tls.fault, 0, 'another protocol')
+  const short = new StreamReader(false)
+  t.same(short.push(fromHex('000200020002')), [])
+  t.not(short.fault, 0, 'a length that makes no progress')
 })

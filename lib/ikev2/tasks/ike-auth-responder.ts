@@ -238,7 +238,8 @@ export class AuthResponder {
   #ownProof(first: FirstRequest, psk: Secret | undefined): Payload[] | undefined {
     const { identity, credential } = first.local
     const association = this.#association
-    if (credential.type === 'certificate') {
+    // Who comes with a preshared key expects the same: it may know no authority.
+    if (credential.type === 'certificate' && psk === undefined) {
       const proof = certificatePayloads(
         this.#connection,
         association,
@@ -268,7 +269,7 @@ export class AuthResponder {
       auth,
     )
     if (!isProof) return this.#fail('wrong-preshared-key')
-    // Both sides hold the same key, so it proves us unless a certificate is configured.
+    // Both sides hold the same key, so it proves us too.
     const proof = this.#ownProof(first, secret)
     if (proof === undefined) return this.#fail('no-credential', 'nas-error')
     const userName = describeIdentity(first.identity)
