@@ -15,6 +15,7 @@ import { randomBytes, randomU32 } from '../core/random.ts'
 import { wipe } from '../core/secret.ts'
 import { TimerTable } from '../core/timers.ts'
 import { digest } from '../crypto/hash.ts'
+import { ChildStore, softShare } from './child-store.ts'
 import type { Child, ChildRequest, IsakmpEvent, IsakmpInput } from './event.ts'
 import { fragment, largestUnfragmentedBytes, Reassembly } from './fragments.ts'
 import { exchangeIv } from './key-schedule.ts'
@@ -28,6 +29,7 @@ import {
   type QuickModeIntent,
   spiBytes,
 } from './quick-mode-exchange.ts'
+import { type RepetitionId, Repetitions, ReplyCache } from './repetition.ts'
 import {
   COOKIE_BYTES,
   checkHeader,
@@ -40,6 +42,7 @@ import {
 import { ExchangeType, NotifyType, notifyName, PayloadType, ProtocolId } from './wire/numbers.ts'
 import {
   encodePayloads,
+  filterPayloads,
   firstPayloadType,
   type Payload,
   type PayloadOf,
@@ -48,19 +51,12 @@ import {
 
 /** Implementation constants. */
 const halfOpenMs = 30_000
-const firstRetransmitMs = 2_000
-const retransmitFactor = 1.6
-const mostRetransmits = 5
-const keptReplies = 16
 const keptMessageIds = 256
 const mostExchanges = 16
 const mostChildren = 32
 const mostWaitingChildren = 8
 /** Time for repetitions of an exchange's messages. */
 const forgetExchangeMs = 40_000
-/** An older pair goes on receiving for this long after we have replaced it. */
-const retireMs = 10_000
-const retryRekeyMs = 30_000
 const defaultDpdAfterMs = 30_000
 const dpdRetryMs = 5_000
 const mostDpdTries = 5
@@ -80,22 +76,7 @@ export interface IsakmpOptions extends Phase1Options {
   readonly sendsOriginalAddresses?: boolean
 }
 
-type TimerName =
-  | 'half-open'
-  | 'retransmit'
-  | 'dpd'
-  | 'soft'
-  | 'hard'
-  | `repeat:${number}`
-  | `forget:${number}`
-  | `rekey:${number}`
-  | `expire:${number}`
-  | `retire:${number}`
-
-interface Repetition {
-  readonly datagrams: readonly Uint8Array[]
-  tries: number
-}
+type TimerName = 'half-open' | 'dpd' | 'soft' | 'hard' | `forget:${number}`
 
 const noPath: Path = {
   local: { address: '0.0.0.0', port: 0 },
@@ -110,11 +91,11 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
   readonly #timers = new TimerTable<TimerName>()
   readonly #ownCookie: Uint8Array
   readonly #exchanges = new Map<number, QuickModeExchange>()
-  readonly #children = new Map<number, Child>()
+  readonly #children: ChildStore
   readonly #waiting: ChildRequest[] = []
-  readonly #replies = new Map<string, Uint8Array[]>()
+  readonly #replies = new ReplyCache()
   readonly #messageIds = new Set<number>()
-  readonly #repetitions = new Map<number | 'phase-1', Repetition>()
+  readonly #repetitions = new Repetitions()
   readonly #reassembly = new Reassembly()
   #phase1: Phase1 | undefined
   /** What is sent while a message is handled: the reply to its repetition. */
@@ -132,6 +113,8 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
   constructor(options: IsakmpOptions) {
     this.#options = options
     this.#ownCookie = randomBytes(options.random, COOKIE_BYTES)
+    const { phase2Lifetimes } = options.policy
+    this.#children = new ChildStore(options.random, phase2Lifetimes.seconds)
     this.#dpdSequence = randomU32(options.random) >>> 1
   }
 
@@ -158,7 +141,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
   }
 
   get children(): readonly Child[] {
-    return [...this.#children.values()]
+    return this.#children.all
   }
 
   handle(input: IsakmpInput | Timeout, nowMs: number): void {
@@ -194,8 +177,8 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
         this.#moveTo(input.path)
         break
       case 'adopt':
-        for (const child of input.children) this.#keepChild(child)
-        for (const child of input.children) this.#succeed(child)
+        for (const child of input.children) this.#children.keep(child)
+        for (const child of input.children) this.#children.succeed(child, nowMs)
         break
       case 'replaced':
         this.#isQuiet = true
@@ -214,7 +197,11 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
   }
 
   nextDeadlineMs(): number {
-    return this.#timers.nextDeadlineMs()
+    return Math.min(
+      this.#timers.nextDeadlineMs(),
+      this.#children.nextDeadlineMs(),
+      this.#repetitions.nextDeadlineMs(),
+    )
   }
 
   #begin(cookies: CookiePair, path: Path): Phase1 {
@@ -264,7 +251,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     const isAccepted = this.#dispatch(header, message, phase1, path)
     const recorded = this.#recording
     this.#recording = undefined
-    if (isAccepted && recorded.length > 0) this.#rememberReply(key, recorded)
+    if (isAccepted && recorded.length > 0) this.#replies.keep(key, recorded)
   }
 
   /** The first message of a peer that initiates. */
@@ -437,7 +424,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
         )
         if (payloads === undefined) return false
         this.#authentic(path)
-        this.#stopRepeating(messageId)
+        this.#repetitions.stop(messageId)
         known.receiveAnswer(payloads, this.#nowMs)
         this.#forgetLater(known)
         return true
@@ -484,12 +471,12 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
           this.#sendInformational([notification(ProtocolId.esp, notifyType)]),
         childUp: (child, canSend) => this.#childUp(child, canSend),
         childConfirmed: child => {
-          this.#stopRepeating(messageId)
+          this.#repetitions.stop(messageId)
           this.#outbox.event({ type: 'child-confirmed', inboundSpi: child.inboundSpi })
         },
         childDown: (child, detail) => this.#dropChild(child.inboundSpi, 'us', detail),
         failed: detail => {
-          this.#stopRepeating(messageId)
+          this.#repetitions.stop(messageId)
           this.#childFailed(exchange.reference, detail)
         },
         unexpected: what => this.#unexpected('phase-2', what),
@@ -503,19 +490,9 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     this.#timers.set(`forget:${exchange.messageId}`, this.#nowMs + forgetExchangeMs)
   }
 
-  /** The newest pair for the same traffic: the one that a request of the peer takes over from. */
   #predecessor(payloads: readonly Payload[]): number | undefined {
-    const ids = payloads.filter((payload): payload is PayloadOf<'ID'> => payload.type === 'ID')
-    let found: number | undefined
-    for (const child of this.#children.values()) {
-      const [peer, local] = ids
-      const isSame =
-        peer === undefined ||
-        local === undefined ||
-        (isSameSelector(peer, child.peerSelector) && isSameSelector(local, child.localSelector))
-      if (isSame) found = child.inboundSpi
-    }
-    return found
+    const [peer, local] = filterPayloads(payloads, 'ID')
+    return this.#children.newestFor(peer, local)?.inboundSpi
   }
 
   #openChild(request: ChildRequest): void {
@@ -574,39 +551,13 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
   // Children
 
   #childUp(child: Child, canSend: boolean): void {
-    this.#keepChild(child)
+    this.#children.keep(child)
     this.#outbox.event({ type: 'child-up', child, canSend })
-    this.#succeed(child)
-  }
-
-  /** The pair that `child` takes over from is not replaced again, only taken down. */
-  #succeed(child: Child): void {
-    if (child.replaces === undefined || !this.#children.has(child.replaces)) return
-    this.#timers.clear(`rekey:${child.replaces}`)
-    // Who replaced it, deletes it.
-    if (child.isInitiator) this.#timers.set(`retire:${child.replaces}`, this.#nowMs + retireMs)
-  }
-
-  #keepChild(child: Child): void {
-    this.#children.set(child.inboundSpi, child)
-    const ours = this.#options.policy.phase2Lifetimes.seconds
-    const hardSeconds = child.lifetimes.seconds > 0 ? child.lifetimes.seconds : ours
-    const softSeconds = Math.min(hardSeconds, ours > 0 ? ours : hardSeconds)
-    if (hardSeconds <= 0) return
-    const { inboundSpi, createdMs } = child
-    this.#timers.set(`expire:${inboundSpi}`, createdMs + hardSeconds * 1_000)
-    const softMs = softSeconds * 1_000 * this.#softShare(child.isInitiator)
-    this.#timers.set(`rekey:${inboundSpi}`, createdMs + softMs)
-  }
-
-  /** Initiators replace first; a responder steps in when they have not. */
-  #softShare(isInitiator: boolean): number {
-    const draw = (randomU32(this.#options.random) >>> 16) / 0x1_0000
-    return isInitiator ? 0.8 + 0.08 * draw : 0.92 + 0.05 * draw
+    this.#children.succeed(child, this.#nowMs)
   }
 
   #closeChild(inboundSpi: number, detail: string): void {
-    if (!this.#children.has(inboundSpi)) return
+    if (this.#children.get(inboundSpi) === undefined) return
     this.#sendInformational([
       { type: 'D', protocolId: ProtocolId.esp, spis: [spiBytes(inboundSpi)] },
     ])
@@ -616,16 +567,9 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
   #dropChild(inboundSpi: number, by: 'peer' | 'us', detail: string): void {
     const child = this.#children.get(inboundSpi)
     if (child === undefined) return
-    this.#forgetChild(inboundSpi)
+    this.#children.remove(inboundSpi)
     const { outboundSpi } = child
     this.#outbox.event({ type: 'child-down', inboundSpi, outboundSpi, by, detail })
-  }
-
-  #forgetChild(inboundSpi: number): void {
-    this.#children.delete(inboundSpi)
-    for (const kind of ['rekey', 'expire', 'retire'] as const) {
-      this.#timers.clear(`${kind}:${inboundSpi}`)
-    }
   }
 
   // Informational exchanges
@@ -706,7 +650,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     for (const spi of payload.spis) {
       if (spi.length !== 4) continue
       const outboundSpi = u32(spi, 0)
-      const child = this.children.find(one => one.outboundSpi === outboundSpi)
+      const child = this.#children.findByOutboundSpi(outboundSpi)
       if (child === undefined) this.#outbox.event({ type: 'foreign-delete', outboundSpi })
       else this.#dropChild(child.inboundSpi, 'peer', 'deleted by the peer')
     }
@@ -727,8 +671,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     if (phase1 === undefined || choice === undefined || peerIdentity === undefined) return
     this.#wasUp = true
     this.#timers.clear('half-open')
-    this.#repetitions.delete('phase-1')
-    this.#timers.clear('retransmit')
+    this.#repetitions.stop('phase-1')
     this.#lastAliveMs = this.#nowMs
     const ours = this.#options.policy.phase1Lifetimes.seconds
     const theirs = choice.lifetimes.seconds
@@ -736,7 +679,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     const softSeconds = Math.min(seconds, ours > 0 ? ours : seconds)
     if (seconds > 0) {
       this.#timers.set('hard', this.#nowMs + seconds * 1_000)
-      const softMs = softSeconds * 1_000 * this.#softShare(phase1.isInitiator)
+      const softMs = softSeconds * 1_000 * softShare(this.#options.random, phase1.isInitiator)
       this.#timers.set('soft', this.#nowMs + softMs)
     }
     this.#armDpd()
@@ -762,11 +705,11 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
       this.#down(cause, 'closed')
       return
     }
-    const spis = [...this.#children.keys()].map(spiBytes)
+    const spis = this.children.map(child => spiBytes(child.inboundSpi))
     if (spis.length > 0 && phase1.state === 'established') {
       this.#sendInformational([{ type: 'D', protocolId: ProtocolId.esp, spis }])
     }
-    for (const inboundSpi of [...this.#children.keys()]) {
+    for (const { inboundSpi } of this.children) {
       this.#dropChild(inboundSpi, 'us', cause)
     }
     phase1.close(cause, 'closed here')
@@ -809,6 +752,27 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
       this.#expire(name)
       if (this.#isClosed) return
     }
+    for (
+      let due = this.#repetitions.takeDue(this.#nowMs);
+      due !== undefined;
+      due = this.#repetitions.takeDue(this.#nowMs)
+    ) {
+      if (due.type === 'gave-up') this.#giveUp(due.id)
+      else {
+        this.#options.counters.count('ikev1-retransmission')
+        this.#transmit(due.datagrams)
+      }
+      if (this.#isClosed) return
+    }
+    for (
+      let due = this.#children.takeExpired(this.#nowMs);
+      due !== undefined;
+      due = this.#children.takeExpired(this.#nowMs)
+    ) {
+      const { inboundSpi } = due.child
+      if (due.deadline === 'rekey') this.#rekeyChild(inboundSpi)
+      else this.#closeChild(inboundSpi, due.deadline === 'retire' ? 'replaced' : 'lifetime over')
+    }
   }
 
   #expire(name: TimerName): void {
@@ -816,39 +780,26 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
       case 'half-open':
       case 'hard':
         this.#phase1?.expire()
-        return
-      case 'retransmit':
-        this.#repeat('phase-1')
-        return
+        break
       case 'soft':
         this.#outbox.event({ type: 'rekey-due' })
-        return
+        break
       case 'dpd':
         this.#askForLife()
-        return
+        break
       default:
-        break
+        this.#forgetExchange(Number(name.slice('forget:'.length)))
     }
-    const [kind, number] = name.split(':')
-    const id = Number(number)
-    switch (kind) {
-      case 'repeat':
-        this.#repeat(id)
-        break
-      case 'forget':
-        this.#forgetExchange(id)
-        break
-      case 'rekey':
-        this.#timers.set(`rekey:${id}`, this.#nowMs + retryRekeyMs)
-        this.#rekeyChild(id)
-        break
-      case 'expire':
-        this.#closeChild(id, 'lifetime over')
-        break
-      case 'retire':
-        this.#closeChild(id, 'replaced')
-        break
+  }
+
+  #giveUp(id: RepetitionId): void {
+    if (id === 'phase-1') {
+      this.#phase1?.expire()
+      return
     }
+    const exchange = this.#exchanges.get(id)
+    exchange?.expire()
+    if (exchange !== undefined) this.#forgetLater(exchange)
   }
 
   #forgetExchange(messageId: number): void {
@@ -857,7 +808,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     exchange.expire()
     exchange.destroy()
     this.#exchanges.delete(messageId)
-    this.#stopRepeating(messageId)
+    this.#repetitions.stop(messageId)
   }
 
   #armDpd(): void {
@@ -876,7 +827,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     }
     if (this.#dpdTries === mostDpdTries) {
       this.#isQuiet = true
-      for (const inboundSpi of [...this.#children.keys()]) {
+      for (const { inboundSpi } of this.children) {
         this.#dropChild(inboundSpi, 'us', 'the peer is gone')
       }
       this.#phase1?.close('lost-carrier', 'no answer to R-U-THERE')
@@ -897,7 +848,8 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
   #sendPhase1(payloads: readonly Payload[], chain: CbcChain | undefined): void {
     const datagrams = this.#message(ExchangeType.identityProtection, 0, payloads, chain)
     // Responders answer; what gets lost, the initiator asks for again.
-    if (this.#phase1?.isInitiator === true) this.#repeatLater('phase-1', datagrams)
+    if (this.#phase1?.isInitiator === true)
+      this.#repetitions.start('phase-1', datagrams, this.#nowMs)
     this.#transmit(datagrams)
   }
 
@@ -936,7 +888,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
         : keys.messageHash(messageId, nonceI, rest)
     const sealed: Payload[] = [{ type: 'HASH', data: hash }, ...payloads]
     const datagrams = this.#message(ExchangeType.quickMode, messageId, sealed, chain)
-    this.#repeatLater(messageId, datagrams)
+    this.#repetitions.start(messageId, datagrams, this.#nowMs)
     this.#transmit(datagrams)
   }
 
@@ -996,44 +948,6 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     }
   }
 
-  #rememberReply(key: string, datagrams: Uint8Array[]): void {
-    this.#replies.set(key, datagrams)
-    for (const oldest of this.#replies.keys()) {
-      if (this.#replies.size <= keptReplies) break
-      this.#replies.delete(oldest)
-    }
-  }
-
-  #repeatLater(id: number | 'phase-1', datagrams: readonly Uint8Array[]): void {
-    this.#repetitions.set(id, { datagrams, tries: 0 })
-    this.#timers.set(timerOf(id), this.#nowMs + firstRetransmitMs)
-  }
-
-  #stopRepeating(id: number): void {
-    this.#repetitions.delete(id)
-    this.#timers.clear(timerOf(id))
-  }
-
-  #repeat(id: number | 'phase-1'): void {
-    const repetition = this.#repetitions.get(id)
-    if (repetition === undefined) return
-    if (repetition.tries === mostRetransmits) {
-      this.#repetitions.delete(id)
-      if (id === 'phase-1') this.#phase1?.expire()
-      else {
-        const exchange = this.#exchanges.get(id)
-        exchange?.expire()
-        if (exchange !== undefined) this.#forgetLater(exchange)
-      }
-      return
-    }
-    repetition.tries++
-    this.#options.counters.count('ikev1-retransmission')
-    for (const bytes of repetition.datagrams) this.#outbox.transmit(Uint8Array.from(bytes))
-    const waitMs = firstRetransmitMs * retransmitFactor ** repetition.tries
-    this.#timers.set(timerOf(id), this.#nowMs + waitMs)
-  }
-
   #freshMessageId(): number {
     for (;;) {
       const messageId = randomU32(this.#options.random)
@@ -1047,10 +961,6 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
   }
 }
 
-function timerOf(id: number | 'phase-1'): TimerName {
-  return id === 'phase-1' ? 'retransmit' : `repeat:${id}`
-}
-
 function notification(
   protocolId: number,
   notifyType: number,
@@ -1058,11 +968,4 @@ function notification(
   data: Uint8Array = new Uint8Array(0),
 ): PayloadOf<'N'> {
   return { type: 'N', protocolId, notifyType, spi, data }
-}
-
-function isSameSelector(
-  a: { readonly protocol: number; readonly port: number; readonly data: Uint8Array },
-  b: { readonly protocol: number; readonly port: number; readonly data: Uint8Array },
-): boolean {
-  return a.protocol === b.protocol && a.port === b.port && equalBytes(a.data, b.data)
 }

@@ -2,7 +2,7 @@
  * The payloads of ISAKMP messages: RFC 2408 §3, RFC 2407 §4.6, RFC 3947 §3.2 and §5.2. Each has a
  * generic header: next payload, a reserved byte and its length (§3.2).
  */
-import { copyBytes, putBytes, putU16, putU32, u16, u32 } from '../../core/bytes.ts'
+import { copyBytes, equalBytes, putBytes, putU16, putU32, u16 } from '../../core/bytes.ts'
 import { WireFault } from '../../core/faults.ts'
 import { DOI_IPSEC, PayloadType } from './numbers.ts'
 import { encodeProposals, type Proposal, parseProposals } from './sa.ts'
@@ -282,7 +282,7 @@ export function filterPayloads<T extends Payload['type']>(
   return payloads.filter((payload): payload is PayloadOf<T> => payload.type === type)
 }
 
-/** A u32 of a notification's data or SPI. */
-export function spiNumber(spi: Uint8Array): number {
-  return u32(spi, 0)
+/** Whether two identities name the same traffic; their types may differ in form only. */
+export function isSameIdentification(a: Identification, b: Identification): boolean {
+  return a.protocol === b.protocol && a.port === b.port && equalBytes(a.data, b.data)
 }
