@@ -70,6 +70,10 @@ export class StreamDataplane implements Dataplane {
     return unused()
   }
 
+  capture(): { stop(): void } {
+    return unused()
+  }
+
   start(): void {}
 
   stop(): void {}
