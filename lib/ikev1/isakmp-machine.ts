@@ -12,7 +12,6 @@ import { assertNever } from '../core/errors.ts'
 import { type Counters, type FaultCounters, WireFault } from '../core/faults.ts'
 import { type Machine, Outbox, type Output, type Timeout } from '../core/machine.ts'
 import { randomBytes, randomU32 } from '../core/random.ts'
-import { wipe } from '../core/secret.ts'
 import { TimerTable } from '../core/timers.ts'
 import { digest } from '../crypto/hash.ts'
 import { ChildStore, softShare } from './child-store.ts'
@@ -20,6 +19,7 @@ import type { Child, ChildRequest, IsakmpEvent, IsakmpInput } from './event.ts'
 import { fragment, largestUnfragmentedBytes, Reassembly } from './fragments.ts'
 import { exchangeIv } from './key-schedule.ts'
 import type { MainModeState } from './main-mode.ts'
+import { encodeMessage, openMessage } from './message.ts'
 import { type CookiePair, isSamePath, type Path } from './path.ts'
 import { Phase1, type Phase1Options } from './phase1.ts'
 import { CbcChain } from './protection.ts'
@@ -33,7 +33,6 @@ import { type RepetitionId, Repetitions, ReplyCache } from './repetition.ts'
 import {
   COOKIE_BYTES,
   checkHeader,
-  encodeHeader,
   HEADER_BYTES,
   HeaderFlag,
   type IsakmpHeader,
@@ -43,7 +42,6 @@ import { ExchangeType, NotifyType, notifyName, PayloadType, ProtocolId } from '.
 import {
   encodePayloads,
   filterPayloads,
-  firstPayloadType,
   type Payload,
   type PayloadOf,
   parsePayloads,
@@ -355,26 +353,20 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     chain: CbcChain,
     hashOf: (rest: Uint8Array) => Uint8Array,
   ): readonly Payload[] | undefined {
-    const opened = chain.open(message.subarray(HEADER_BYTES))
-    if (opened === undefined) {
-      this.#options.counters.count('ikev1-bad-ciphertext')
-      return undefined
+    const opened = openMessage(header, message, chain, hashOf)
+    switch (opened.type) {
+      case 'authentic':
+        return opened.payloads
+      case 'malformed':
+        this.#options.faults.count(opened.fault)
+        return undefined
+      case 'bad-ciphertext':
+      case 'bad-hash':
+        this.#options.counters.count(`ikev1-${opened.type}`)
+        return undefined
+      default:
+        return assertNever(opened)
     }
-    const { plaintext } = opened
-    const parsed = parsePayloads(plaintext, 0, plaintext.length, header.nextPayload)
-    if (typeof parsed === 'number') {
-      this.#options.faults.count(parsed)
-      return undefined
-    }
-    const [hash, ...payloads] = parsed.payloads
-    const rest = plaintext.subarray(parsed.firstEnd, parsed.end)
-    if (hash?.type !== 'HASH' || !equalBytes(hash.data, hashOf(rest))) {
-      this.#options.counters.count('ikev1-bad-hash')
-      return undefined
-    }
-    opened.accept()
-    wipe(plaintext)
-    return payloads
   }
 
   #authentic(path: Path): void {
@@ -909,27 +901,11 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     payloads: readonly Payload[],
     chain: CbcChain | undefined,
   ): Uint8Array[] {
-    const plain = encodePayloads(payloads)
-    const body = chain === undefined ? plain : chain.seal(plain)
-    if (body === undefined) {
+    const bytes = encodeMessage(this.cookies, exchangeType, messageId, payloads, chain)
+    if (bytes === undefined) {
       this.#options.counters.count('ikev1-cipher-missing')
       return []
     }
-    const bytes = new Uint8Array(HEADER_BYTES + body.length)
-    encodeHeader(
-      {
-        ...this.cookies,
-        nextPayload: firstPayloadType(payloads),
-        exchangeType,
-        flags: chain === undefined ? 0 : HeaderFlag.encryption,
-        messageId,
-        length: bytes.length,
-      },
-      bytes,
-      0,
-    )
-    bytes.set(body, HEADER_BYTES)
-    if (chain !== undefined) wipe(plain)
     return this.#canFragment() && bytes.length > largestUnfragmentedBytes
       ? fragment(bytes, ++this.#fragmentId & 0xffff)
       : [bytes]
