@@ -293,43 +293,59 @@ t.test('all algorithms that we negotiate work end to end', async t => {
   }
 })
 
-t.test(
-  'ML-KEM joins the key exchange in IKE_INTERMEDIATE, fragments and losses included',
-  async t => {
-    const additionalKeyExchange = [KeyExchangeId.mlKem768]
-    const ikeAlgorithms = { ...defaultIkeAlgorithms, additionalKeyExchange }
-    for (let seed = 1; seed <= 6; seed++) {
-      const pair = new Pair({
-        ...(seed % 2 ? {} : eapOptions()),
-        seed,
-        link: seed > 2 ? { ...lossy, loss: 0.15 } : lossy,
-      })
-      const options = seed % 2 ? {} : eapOptions()
-      const kem = new Pair({
-        ...options,
-        seed,
-        link: seed > 2 ? { ...lossy, loss: 0.15 } : lossy,
-        initiator: { ...options.initiator, ikeAlgorithms },
-        responder: { ...options.responder, ikeAlgorithms },
-      })
-      t.ok(pair.dial() && kem.dial(), `seed ${seed}`)
-      t.ok(kem.carriesTraffic())
-      const exchanges = new Set(kem.datagrams.map(item => item.bytes[18]))
-      t.ok(exchanges.has(ExchangeType.IKE_INTERMEDIATE))
-      t.equal(kem.initiator.of('key-log').length, 2, 'keys before and after')
-      kem.send('initiator', { type: 'rekey-ike' })
-      kem.settle(100_000)
-      t.ok(kem.isEstablished && kem.initiator.of('ike-rekeyed').length === 1)
-    }
-    t.test('and it stays out when one side does not have it', async t => {
-      for (const side of ['initiator', 'responder'] as const) {
-        const pair = new Pair({ [side]: { ikeAlgorithms } })
-        t.ok(pair.dial())
-        t.equal(pair.datagrams.length, 4)
-      }
+t.test('ML-KEM joins the key exchange in IKE_INTERMEDIATE', async t => {
+  const additionalKeyExchange = [KeyExchangeId.mlKem768]
+  const ikeAlgorithms = { ...defaultIkeAlgorithms, additionalKeyExchange }
+  for (let seed = 1; seed <= 6; seed++) {
+    const options = seed % 2 ? {} : eapOptions()
+    const kem = new Pair({
+      ...options,
+      seed,
+      link: seed > 2 ? { ...lossy, loss: 0.15 } : lossy,
+      initiator: { ...options.initiator, ikeAlgorithms },
+      responder: { ...options.responder, ikeAlgorithms },
     })
-  },
-)
+    t.ok(kem.dial(), `seed ${seed}`)
+    t.ok(kem.carriesTraffic())
+    const exchanges = new Set(kem.datagrams.map(item => item.bytes[18]))
+    t.ok(exchanges.has(ExchangeType.IKE_INTERMEDIATE))
+    t.equal(kem.initiator.of('key-log').length, 2, 'keys before and after')
+    kem.send('initiator', { type: 'rekey-ike' })
+    kem.settle(100_000)
+    t.ok(kem.isEstablished && kem.initiator.of('ike-rekeyed').length === 1)
+  }
+  t.test('and it stays out when one side does not have it', async t => {
+    for (const side of ['initiator', 'responder'] as const) {
+      const pair = new Pair({ [side]: { ikeAlgorithms } })
+      t.ok(pair.dial())
+      t.equal(pair.datagrams.length, 4)
+    }
+  })
+})
+
+t.test('a post-quantum preshared key is used when both have it (RFC 8784)', async t => {
+  const key = (name: string, secret: string) => ({
+    identity: utf8(name),
+    secret: Secret.fromText(secret),
+  })
+  const ppk = (isMandatory: boolean, ...keys: ReturnType<typeof key>[]) => ({ isMandatory, keys })
+  const a = key('a', 'first')
+  const dial = (initiator: object, responder: object) => {
+    const pair = new Pair({ initiator, responder })
+    const isUp = pair.dial()
+    pair.settle(1000)
+    if (isUp) t.ok(pair.carriesTraffic())
+    return isUp && pair.isEstablished
+  }
+  t.ok(dial({ ppk: ppk(true, a) }, { ppk: ppk(true, key('b', 'other'), a) }))
+  t.ok(dial({ ppk: ppk(false, a) }, { ppk: ppk(false, key('b', 'other')) }), 'falls back')
+  t.ok(dial({ ppk: ppk(false, a) }, {}))
+  t.notOk(dial({ ppk: ppk(true, a) }, { ppk: ppk(false, key('b', 'other')) }))
+  t.notOk(dial({ ppk: ppk(false, a) }, { ppk: ppk(true, key('b', 'other')) }))
+  t.notOk(dial({ ppk: ppk(false, a) }, { ppk: ppk(false, key('a', 'wrong')) }), 'another secret')
+  t.notOk(dial({}, { ppk: ppk(true, a) }))
+  t.notOk(dial({ ppk: ppk(true, a) }, {}), 'a mandatory key that the responder does not know')
+})
 
 t.test('the first KE payload in the wrong group is answered with the right one', async t => {
   const pair = new Pair({

@@ -92,6 +92,10 @@ export class AuthInitiator implements Task {
     const { expectedIdentity, eap } = options.peer
     const plain = this.#ownProof(connection, association)
     this.#ppk = beginPpk(connection, association)
+    if (this.#ppk === undefined && options.ppk?.isMandatory === true) {
+      connection.close('authentication-failed', 'ppk-not-used')
+      return undefined
+    }
     const proof = this.#ppk ? this.#ownProof(connection, association) : plain
     if (proof === undefined || plain === undefined) {
       connection.close('nas-error', 'no-credential')
