@@ -663,6 +663,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     if (phase1 === undefined || choice === undefined || peerIdentity === undefined) return
     this.#wasUp = true
     this.#timers.clear('half-open')
+    this.#reassembly.clear()
     this.#repetitions.stop('phase-1')
     this.#lastAliveMs = this.#nowMs
     const ours = this.#options.policy.phase1Lifetimes.seconds

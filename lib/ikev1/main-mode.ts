@@ -11,8 +11,9 @@
  * established  both are authenticated
  * closed       ended, or never came up
  *
- * Up to message 4 anybody may have sent what arrives, so a bad message there changes nothing: it is
- * counted, and the good one may still come. That includes a message 5 that does not decrypt.
+ * Until message 5 nothing is protected, so a bad message changes nothing: it is counted, and the good
+ * one may still come. That includes a message 5 that does not decrypt. There are only so many of
+ * each; then the attempt is over.
  */
 
 export type MainModeState =

@@ -63,6 +63,9 @@ const longestNonceBytes = 256
 
 /** Implementation constants. */
 const nonceBytes = 32
+/** Each costs an exchange or a decryption, and the second is a guess at the pre-shared key. */
+const mostBadPublicValues = 3
+const mostUndecryptable = 10
 
 export interface Phase1Options {
   readonly policy: IkePolicy
@@ -118,6 +121,8 @@ export class Phase1 {
   #subject: string | undefined
   #wantsCertificate = false
   #suspicion: string | undefined
+  #badPublicValues = 0
+  #undecryptable = 0
   #isPeerNew = false
 
   constructor(options: Phase1Options, cookies: CookiePair, path: Path, ports: Phase1Ports) {
@@ -242,6 +247,7 @@ export class Phase1 {
       // The wrong key, or anybody's bytes: there is no telling.
       this.#suspicion = 'messages do not decrypt: the pre-shared keys differ'
       this.#ports.count('ikev1-undecryptable')
+      if (++this.#undecryptable >= mostUndecryptable) this.expire()
       return false
     }
     this.#step('auth-bad', 'authentication-failed', failure)
@@ -391,6 +397,9 @@ export class Phase1 {
       const answer = exchange.answer(ke.data, random)
       if (typeof answer === 'number') {
         this.#ports.count('ikev1-bad-public-value')
+        if (++this.#badPublicValues >= mostBadPublicValues) {
+          this.#step('close', 'protocol-error', 'bad public values')
+        }
         return false
       }
       shared = answer.sharedSecret

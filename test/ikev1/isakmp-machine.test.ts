@@ -678,6 +678,46 @@ t.test('a replayed protected message is not acted upon twice', async t => {
   t.equal(pair.server.counters.get('ikev1-replay'), recorded.length)
 })
 
+t.test('guesses at keys and bad public values are few: then the attempt is over', async t => {
+  const halfOpen = () => {
+    const pair = new Pair()
+    pair.client.input({ type: 'open', path: pair.openPath })
+    const path = pair.arrival(pair.client, pair.openPath)
+    const hand = (from: Station, to: Station, way: Path) => {
+      const bytes = from.sent.shift()?.bytes ?? new Uint8Array(0)
+      to.input({ type: 'packet', bytes, path: way })
+    }
+    hand(pair.client, pair.server, path)
+    return { pair, path, hand }
+  }
+  const values = halfOpen()
+  const none = new Uint8Array(8)
+  for (let i = 0; i < 5; i++) {
+    const bytes = plain(values.pair.server, 2, [
+      { type: 'KE', data: new Uint8Array(64).fill(i + 1) },
+      { type: 'NONCE', data: none },
+    ])
+    bytes.fill(0, 20, 24)
+    values.pair.server.input({ type: 'packet', bytes, path: values.path })
+  }
+  t.equal(values.pair.server.counters.get('ikev1-bad-public-value'), 3)
+  t.match(values.pair.server.last('closed'), { cause: 'protocol-error' })
+  const { pair, path, hand } = halfOpen()
+  hand(pair.server, pair.client, pair.openPath)
+  hand(pair.client, pair.server, path)
+  t.equal(pair.server.machine.state, 'ke-answered')
+  for (let i = 0; i < 20; i++) {
+    const bytes = plain(pair.server, 2, [
+      { type: 'ID', idType: 1, protocol: 0, port: 0, data: none, body: new Uint8Array(28).fill(i) },
+    ])
+    bytes[19] = 1
+    bytes.fill(0, 20, 24)
+    pair.server.input({ type: 'packet', bytes, path })
+  }
+  t.equal(pair.server.counters.get('ikev1-undecryptable'), 10)
+  t.match(pair.server.last('closed'), { cause: 'authentication-failed' })
+})
+
 t.test('the commit bit is tolerated', async t => {
   const pair = new Pair()
   const send = pair.link.send.bind(pair.link)
