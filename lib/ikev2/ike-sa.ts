@@ -229,10 +229,13 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
   #afterAuth(): void {
     if (this.state !== 'established') return
     this.#forget()
-    const { setup } = this.#connection
-    setup.initiatorMessage = new Uint8Array(0)
-    setup.responderMessage = new Uint8Array(0)
+    const { setup, associations } = this.#connection
+    const nothing = new Uint8Array(0)
+    setup.initiatorMessage = nothing
+    setup.responderMessage = nothing
+    setup.nonces = { initiator: nothing, responder: nothing }
     setup.wantedAuthorities = []
+    for (const association of associations) association.lastRequest = undefined
   }
 
   #close(cause: DisconnectCause, detail: string): void {
