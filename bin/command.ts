@@ -1,5 +1,5 @@
 /** What a command of `openras` is, and what they share: exit codes, options, where the server is. */
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { type ParseArgsConfig, parseArgs } from 'node:util'
 import { type Config, parseConfig } from '../lib/config.ts'
 import { controlCall } from '../lib/control/control-call.ts'
@@ -45,7 +45,15 @@ export function loadConfig(path = defaultConfigPath): Config {
       `there is no configuration at ${path}: "openras init --config ${path}" writes one`,
     )
   }
-  return parseConfig(readText(path), path)
+  const config = parseConfig(readText(path), path)
+  const mode = statSync(path).mode & 0o777
+  if (config.users !== undefined && (mode & 0o037) !== 0) {
+    throw new ConfigError(
+      'users',
+      `${path} holds passwords and others can read it: chmod 600 ${path}`,
+    )
+  }
+  return config
 }
 
 function readText(path: string): string {

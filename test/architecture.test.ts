@@ -14,6 +14,7 @@ const floors: Readonly<Record<string, number>> = {
   core: 1,
   crypto: 2,
   address: 2,
+  certificates: 2,
   cluster: 2,
   config: 2,
   eap: 3,
@@ -54,7 +55,10 @@ const ioModules = [
 const harmlessNames = ['isIP', 'isIPv4', 'isIPv6']
 
 /** Whole rooms at the edge of the process, and single files of the other rooms. */
-const ioRooms = ['dataplane', 'aaa', 'address', 'routing', 'control', 'server', 'tenant', 'cluster']
+const ioRooms = [
+  ...['dataplane', 'aaa', 'address', 'certificates', 'routing', 'control', 'server'],
+  ...['tenant', 'cluster'],
+]
 const ioFiles = [
   /^lib\/(sstp|l2tp|pptp|ikev1|ikev2)\/([a-z0-9-]+-)?(listener|acceptor|dialler)\.ts$/,
   /^lib\/config\/(state-directory|load|file)[a-z-]*\.ts$/,
