@@ -27,6 +27,13 @@ export const statusSchema = z.object({
       established: z.number(),
     })
     .optional(),
+  ikev2: z
+    .object({
+      addresses: z.array(z.object({ host: z.string(), port: z.number() })),
+      established: z.number(),
+      halfOpen: z.number(),
+    })
+    .optional(),
   sessions: z.array(session),
   dataplane: z.object({
     backend: z.string(),

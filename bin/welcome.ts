@@ -5,12 +5,15 @@ import { formatIpv4, formatIpv6Network } from '../lib/core/ip-address.ts'
 import type { ServerStatus } from '../lib/server/server.ts'
 
 export function welcome(config: Config, status: ServerStatus): string {
-  const { dataplane, forwarding, sstp } = status
+  const { dataplane, forwarding, sstp, ikev2 } = status
   const offloads = dataplane.offloads.length === 0 ? 'no offloads' : dataplane.offloads.join(' ')
   const lines = [`OpenRAS ${status.version} is running as "${status.name}".`, '']
   const row = (title: string, text: string) => lines.push(`  ${title.padEnd(10)}${text}`)
   if (sstp !== undefined) {
     row('SSTP', sstp.addresses.map(({ host, port }) => `${host} port ${port}`).join(', '))
+  }
+  if (ikev2 !== undefined) {
+    row('IKEv2', ikev2.addresses.map(({ host, port }) => `${host} port ${port}`).join(', '))
   }
   row('Tunnels', [...rangesOf(config), ...ipv6Of(config)].join(', '))
   row('Interface', `${dataplane.tunName}, backend ${dataplane.backend} (${offloads})`)
@@ -30,6 +33,7 @@ function dialling(config: Config): string[] {
   const server = config.sstp.port === 443 ? name : `${name}:${config.sstp.port}`
   const own = config.sstp.certificates.length === 0
   const quoted = `'${name.replaceAll("'", "''")}'`
+  const ikev2Name = `'${name.replaceAll("'", "''")} IKEv2'`
   return [
     'Dial it from Windows, in PowerShell as administrator:',
     ...(own
@@ -40,6 +44,15 @@ function dialling(config: Config): string[] {
       : []),
     `  Add-VpnConnection -Name ${quoted} -ServerAddress '${server}' -TunnelType Sstp -AuthenticationMethod MSChapv2 -EncryptionLevel Maximum -Force`,
     `  rasdial ${quoted} USER *`,
+    ...(config.ikev2.isEnabled
+      ? [
+          '',
+          'Or with IKEv2, which is faster; Windows must be told to use present-day algorithms:',
+          `  Add-VpnConnection -Name ${ikev2Name} -ServerAddress '${name}' -TunnelType Ikev2 -AuthenticationMethod Eap -EncryptionLevel Maximum -Force`,
+          `  Set-VpnConnectionIPsecConfiguration -ConnectionName ${ikev2Name} -AuthenticationTransformConstants GCMAES256 -CipherTransformConstants GCMAES256 -EncryptionMethod AES256 -IntegrityCheckMethod SHA256 -DHGroup ECP256 -PfsGroup ECP256 -Force`,
+          `  rasdial ${ikev2Name} USER *`,
+        ]
+      : []),
     '',
     'From Debian (apt-get install sstp-client):',
     `  sudo sstpc ${own ? '--ca-cert ca.pem ' : ''}--user USER --password PASSWORD ${server} usepeerdns require-mschap-v2 noauth noipdefault defaultroute`,

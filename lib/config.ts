@@ -20,6 +20,7 @@ export type {
   CertificateFiles,
   Config,
   DialIn,
+  SiteConfig,
   UserConfig,
 } from './config/resolve.ts'
 

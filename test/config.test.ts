@@ -22,6 +22,12 @@ t.test('an empty document is the defaults, complete and in the units of the name
     server: { name: hostname(), listen: ['0.0.0.0', '::'] },
     tun: { name: 'ras%d', mtuBytes: 1400, backend: 'auto' },
     sstp: { isEnabled: true, port: 443, certificates: [], hashes: ['sha256', 'sha1'] },
+    ikev2: {
+      ...{ isEnabled: true, certificates: [], clientAuthorities: [], sites: [] },
+      ...{ acceptsLegacyAlgorithms: false, takesPlainEsp: false },
+      ...{ networkOutageMs: 1_800_000, saLifetimeMs: 28_800_000 },
+      saDataBytes: Number.POSITIVE_INFINITY,
+    },
     auth: { methods: ['mschapv2'], lockout: { attemptsPerUser: 10, windowMs: 60_000 } },
     access: 'all',
     nat: { isEnabled: true },
@@ -33,6 +39,30 @@ t.test('an empty document is the defaults, complete and in the units of the name
   t.equal(config.addresses.ipv6, undefined)
   t.equal(formatIpv4(config.addresses.server), '10.87.0.1')
   t.same(config, parseConfig('# nothing\nsstp:\n  # port: 443\nlog:\n', 'openras.yaml'))
+})
+
+t.test('a site of IKEv2 has its key, its networks and our name', async t => {
+  const { ikev2 } = parseConfig(
+    `
+server: {name: vpn.example.net}
+ikev2:
+  saDataMegabytes: 100
+  idleTimeoutSeconds: 600
+  sites:
+    - {identity: branch.example.net, presharedKey: a long random text, remoteNetworks: [192.168.20.0/24, 'fd00:20::/64']}`,
+    'x',
+  )
+  t.equal(ikev2.saDataBytes, 100_000_000)
+  t.equal(ikev2.idleTimeoutSeconds, 600)
+  const [site] = ikev2.sites
+  t.equal(site?.localIdentity, 'vpn.example.net')
+  t.equal(site?.presharedKey.exposeText(), 'a long random text')
+  t.match(site?.remoteNetworks, [
+    { family: 4, address: parseIpv4('192.168.20.0'), prefixLength: 24 },
+    { family: 6, prefixLength: 64 },
+  ])
+  t.match(problemsOf('ikev2: {sites: [{identity: a, presharedKey: b}]}'), [/remoteNetworks/])
+  t.match(problemsOf('ikev2: {networkOutageSeconds: 60}'), [/expected at least 120/])
 })
 
 t.test('PAP and CHAP are off until they are named, and methods come strongest first', async t => {

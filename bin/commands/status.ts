@@ -34,6 +34,7 @@ function headline({
   version,
   uptimeSeconds,
   sstp,
+  ikev2,
   dataplane,
   warnings,
 }: ServerStatusView): string {
@@ -41,6 +42,11 @@ function headline({
   if (sstp !== undefined) {
     const where = sstp.addresses.map(({ host, port }) => `${host} port ${port}`).join(', ')
     lines.push(`sstp on ${where}: ${sstp.established} calls`)
+  }
+  if (ikev2 !== undefined) {
+    const { addresses, established, halfOpen } = ikev2
+    const where = addresses.map(({ host, port }) => `${host} port ${port}`).join(', ')
+    lines.push(`ikev2 on ${where}: ${established} peers, ${halfOpen} half-open`)
   }
   const offloads = dataplane.offloads.length === 0 ? 'none' : dataplane.offloads.join(' ')
   lines.push(`${dataplane.tunName}: backend ${dataplane.backend}, offloads ${offloads}`)

@@ -48,6 +48,30 @@ sstp:
   # Load balancers that speak the PROXY protocol to us: addresses or networks.
   proxyProtocolFrom: ${list(defaults.sstp.proxyProtocolFrom)}
 
+# IKEv2: IP over IPsec, dialled by Windows, Apple and Android. UDP 500 and 4500.
+ikev2:
+  enabled: ${defaults.ikev2.enabled}
+  # None: those of sstp.
+  certificates: []
+  # PEM files of authorities: who has a certificate of theirs comes in without a password.
+  clientAuthorities: []
+  # MODP1024, SHA-1 and 3DES, for Windows clients that were not told better.
+  legacyAlgorithms: ${defaults.ikev2.legacyAlgorithms}
+  # ESP as IP protocol 50 where no NAT is between, which is slower, instead of UDP.
+  plainEsp: ${defaults.ikev2.plainEsp}
+  # Other gateways that dial us with a preshared key.
+  # sites:
+  #   - identity: branch.example.net
+  #     presharedKey: a long random text
+  #     remoteNetworks: [192.168.20.0/24]
+  # 0: that of limits.
+  idleTimeoutSeconds: ${defaults.ikev2.idleTimeoutSeconds}
+  # How long a peer that has lost its network is waited for.
+  networkOutageSeconds: ${defaults.ikev2.networkOutageSeconds}
+  # Keys are exchanged at this age, and after this many megabytes (0: no limit).
+  saLifetimeSeconds: ${defaults.ikev2.saLifetimeSeconds}
+  saDataMegabytes: ${defaults.ikev2.saDataMegabytes}
+
 auth:
   # mschapv2, chap, pap: offered from strongest to weakest. chap works only for users whose password
   # is stored reversibly; pap shows the password to this server.

@@ -23,6 +23,23 @@ export const defaults = {
     hashes: ['sha256', 'sha1'],
     proxyProtocolFrom: [],
   },
+  ikev2: {
+    enabled: true,
+    /** Empty: those of SSTP. */
+    certificates: [],
+    clientAuthorities: [],
+    legacyAlgorithms: false,
+    plainEsp: false,
+    sites: [],
+    /** 0: those of `limits`. */
+    idleTimeoutSeconds: 0,
+    /** How long a peer that has lost its network is waited for, as in Windows Server. */
+    networkOutageSeconds: 1800,
+    /** Age at which keys are exchanged. */
+    saLifetimeSeconds: 28_800,
+    /** Megabytes under one set of keys, 0 for no limit. */
+    saDataMegabytes: 0,
+  },
   auth: {
     /** Only what does not show the password to the server's operator or to a listener on the wire. */
     methods: ['mschapv2'],

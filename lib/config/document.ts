@@ -25,6 +25,33 @@ const certificate = z
   })
   .meta({ description: 'A server certificate and its key' })
 
+const site = z
+  .strictObject({
+    identity: z
+      .string()
+      .min(1)
+      .max(256)
+      .describe('What the other gateway calls itself: a name, an address or a mail address'),
+    presharedKey: field.password.describe('The same at both ends, 20 characters or more'),
+    localIdentity: z
+      .string()
+      .min(1)
+      .max(256)
+      .optional()
+      .describe("What we call ourselves to it; absent: the server's name"),
+    localNetworks: z
+      .array(field.ipNetwork)
+      .max(128)
+      .default([])
+      .describe('Networks here that it may reach; none: all'),
+    remoteNetworks: z
+      .array(field.ipNetwork)
+      .min(1)
+      .max(128)
+      .describe('Networks behind it, which are routed to it'),
+  })
+  .meta({ description: 'Another gateway that dials us with a preshared key' })
+
 const user = z
   .strictObject({
     name: field.userName.describe('Name without domain; case does not matter'),
@@ -98,6 +125,54 @@ export const documentSchema = z
         .max(256)
         .default([])
         .describe('Load balancers that speak the PROXY protocol to us'),
+    }),
+    ikev2: section('IKEv2: IP over IPsec, UDP 500 and 4500', {
+      enabled: z.boolean().default(defaults.ikev2.enabled),
+      certificates: z
+        .array(certificate)
+        .max(16)
+        .default([...defaults.ikev2.certificates])
+        .describe('None: those of sstp'),
+      clientAuthorities: z
+        .array(field.absolutePath)
+        .max(16)
+        .default([...defaults.ikev2.clientAuthorities])
+        .describe(
+          'PEM files with authorities: who has a certificate of theirs comes in without a password',
+        ),
+      legacyAlgorithms: z
+        .boolean()
+        .default(defaults.ikev2.legacyAlgorithms)
+        .describe('Accept MODP1024, SHA-1 and 3DES: Windows that was not told better'),
+      plainEsp: z
+        .boolean()
+        .default(defaults.ikev2.plainEsp)
+        .describe('ESP as IP protocol 50 where no NAT is between, which is slower, instead of UDP'),
+      sites: z
+        .array(site)
+        .max(1000)
+        .default([...defaults.ikev2.sites]),
+      idleTimeoutSeconds: seconds
+        .default(defaults.ikev2.idleTimeoutSeconds)
+        .describe('0: that of limits'),
+      networkOutageSeconds: z
+        .int()
+        .min(120)
+        .max(172_740)
+        .default(defaults.ikev2.networkOutageSeconds)
+        .describe('How long a peer may be out of reach'),
+      saLifetimeSeconds: z
+        .int()
+        .min(300)
+        .max(172_740)
+        .default(defaults.ikev2.saLifetimeSeconds)
+        .describe('Age at which keys are exchanged'),
+      saDataMegabytes: z
+        .int()
+        .min(0)
+        .max(1_000_000_000)
+        .default(defaults.ikev2.saDataMegabytes)
+        .describe('Data after which keys are exchanged; 0: no limit'),
     }),
     auth: section('How users prove who they are', {
       methods: z

@@ -18,6 +18,16 @@ export interface CertificateFiles {
   readonly key: string
 }
 
+/** Another gateway with a preshared key. */
+export interface SiteConfig {
+  readonly identity: string
+  readonly localIdentity: string
+  readonly presharedKey: Secret
+  /** Empty: all. */
+  readonly localNetworks: readonly IpNetwork[]
+  readonly remoteNetworks: readonly IpNetwork[]
+}
+
 export interface UserConfig {
   readonly name: string
   readonly password: Secret
@@ -55,6 +65,22 @@ export interface Config {
     readonly certificates: readonly CertificateFiles[]
     readonly hashes: readonly ('sha256' | 'sha1')[]
     readonly proxyProtocolFrom: readonly IpNetwork[]
+  }
+  readonly ikev2: {
+    readonly isEnabled: boolean
+    /** Empty: those of `sstp`. */
+    readonly certificates: readonly CertificateFiles[]
+    /** PEM files; empty: no client certificates. */
+    readonly clientAuthorities: readonly string[]
+    readonly acceptsLegacyAlgorithms: boolean
+    readonly takesPlainEsp: boolean
+    readonly sites: readonly SiteConfig[]
+    /** Undefined: that of `limits`. */
+    readonly idleTimeoutSeconds?: number
+    readonly networkOutageMs: number
+    readonly saLifetimeMs: number
+    /** `Infinity` for no limit. */
+    readonly saDataBytes: number
   }
   readonly auth: {
     /** Strongest first. */
@@ -107,9 +133,10 @@ export interface Config {
 const strongestFirst: readonly AuthMethodName[] = ['mschapv2', 'chap', 'pap']
 
 export function resolveConfig(document: ConfigDocument): Config {
-  const { server, tun, sstp, auth, addresses, limits, log, state, nat } = document
+  const { server, tun, sstp, ikev2, auth, addresses, limits, log, state, nat } = document
+  const serverName = server.name ?? hostname()
   return {
-    server: { name: server.name ?? hostname(), listen: server.listen },
+    server: { name: serverName, listen: server.listen },
     tun: { name: tun.name, mtuBytes: tun.mtu, backend: tun.backend },
     sstp: {
       isEnabled: sstp.enabled,
@@ -117,6 +144,24 @@ export function resolveConfig(document: ConfigDocument): Config {
       certificates: sstp.certificates,
       hashes: sstp.hashes,
       proxyProtocolFrom: sstp.proxyProtocolFrom,
+    },
+    ikev2: {
+      isEnabled: ikev2.enabled,
+      certificates: ikev2.certificates,
+      clientAuthorities: ikev2.clientAuthorities,
+      acceptsLegacyAlgorithms: ikev2.legacyAlgorithms,
+      takesPlainEsp: ikev2.plainEsp,
+      sites: ikev2.sites.map(site => ({
+        identity: site.identity,
+        localIdentity: site.localIdentity ?? serverName,
+        presharedKey: site.presharedKey,
+        localNetworks: site.localNetworks,
+        remoteNetworks: site.remoteNetworks,
+      })),
+      ...(ikev2.idleTimeoutSeconds > 0 && { idleTimeoutSeconds: ikev2.idleTimeoutSeconds }),
+      networkOutageMs: ikev2.networkOutageSeconds * 1000,
+      saLifetimeMs: ikev2.saLifetimeSeconds * 1000,
+      saDataBytes: orNone(ikev2.saDataMegabytes * 1e6),
     },
     auth: {
       methods: strongestFirst.filter(method => auth.methods.includes(method)),

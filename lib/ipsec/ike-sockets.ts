@@ -110,6 +110,11 @@ export class IkeSockets {
     return this.#options.plane.route({ port, peer: to, local: from })
   }
 
+  /** The way back to where a datagram came from. */
+  routeBack(envelope: Envelope): DatagramRoute {
+    return this.#options.plane.route(envelope)
+  }
+
   /** Sends one IKE message, with the non-ESP marker where it needs one. */
   send(route: DatagramRoute, message: Uint8Array): void {
     const { plane, memory } = this.#options

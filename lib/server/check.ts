@@ -1,5 +1,6 @@
 /** What can be said of a configuration without starting it. */
 import { loadCertificatePair } from '../certificates/certificate-pair.ts'
+import { ClientAuthorities } from '../certificates/client-authorities.ts'
 import type { Config } from '../config.ts'
 import { systemWallClock } from '../core/clock.ts'
 import { insecureChoices } from './insecure-choices.ts'
@@ -11,7 +12,8 @@ const dayMs = 86_400_000
 export function checkServer(config: Config): string[] {
   const now = systemWallClock.now()
   const notes = [...insecureChoices(config)]
-  for (const files of config.sstp.certificates) {
+  ClientAuthorities.load(config.ikev2.clientAuthorities)
+  for (const files of [...config.sstp.certificates, ...config.ikev2.certificates]) {
     const { notAfter } = loadCertificatePair(files, now)
     const days = Math.floor((notAfter.getTime() - now.getTime()) / dayMs)
     if (days < soonDays) notes.push(`the certificate ${files.cert} expires in ${days} days`)

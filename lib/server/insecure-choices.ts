@@ -12,5 +12,8 @@ export function insecureChoices(config: Config): string[] {
       'auth.methods has chap: passwords are stored reversibly, and sstp is not bound to tls',
     )
   }
+  if (config.ikev2.isEnabled && config.ikev2.acceptsLegacyAlgorithms) {
+    warnings.push('ikev2.legacyAlgorithms is on: MODP1024, SHA-1 and 3DES can be broken')
+  }
   return warnings
 }

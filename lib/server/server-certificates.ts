@@ -17,6 +17,16 @@ export function loadServerCertificates(config: Config): TlsPair[] {
   return pairs.map(pair => ({ cert: pair.chainPem, key: pair.keyPem }))
 }
 
+/** The same for IKEv2, which may have its own. Throws CertificateError. */
+export function loadIkeCertificates(config: Config): CertificatePair[] {
+  const { ikev2, sstp } = config
+  const files = ikev2.certificates.length > 0 ? ikev2.certificates : sstp.certificates
+  const now = systemWallClock.now()
+  return files.length === 0
+    ? [ownCertificate(config).pair]
+    : files.map(pair => loadCertificatePair(pair, now))
+}
+
 /** The pair in the state directory, for the server's name and every address of this machine. */
 export function ownCertificate(config: Config): {
   readonly pair: CertificatePair

@@ -19,9 +19,11 @@ import { systemRandom } from '../core/random.ts'
 import { TimerWheel, type WheelEntry } from '../core/timers.ts'
 import type { DataplaneStatus } from '../dataplane/dataplane.ts'
 import { createMemoryDataplane, type Dataplane, openDataplane } from '../dataplane/index.ts'
+import type { Ikev2Status } from '../ikev2/listener.ts'
 import type { AuthenticationProtocol } from '../ppp/settings.ts'
 import { Forwarding, type ForwardingStatus, TunInterface } from '../routing/index.ts'
 import { SstpListener, type SstpStatus } from '../sstp/index.ts'
+import { Ikev2Service, loadIkeParts } from './ikev2-service.ts'
 import { insecureChoices } from './insecure-choices.ts'
 import { type CallServices, type CallSettings, PppCalls } from './ppp-call.ts'
 import { serverAddresses, serverIpv6 } from './server-addresses.ts'
@@ -36,6 +38,7 @@ export interface ServerStatus {
   /** What is on although it is not safe, in words. */
   readonly warnings: readonly string[]
   readonly sstp?: SstpStatus
+  readonly ikev2?: Ikev2Status
   readonly sessions: readonly SessionStatus[]
   readonly dataplane: DataplaneStatus
   readonly forwarding?: ForwardingStatus
@@ -74,6 +77,7 @@ export class Server {
   #users: UserStore
   #lockout: Lockout
   #sstp: SstpListener | undefined
+  #ikev2: Ikev2Service | undefined
   #forwardingStatus: ForwardingStatus | undefined
   #isStopped = false
 
@@ -142,6 +146,7 @@ export class Server {
       uptimeSeconds: Math.floor((this.#clock.nowMs() - this.#startedMs) / 1000),
       warnings: insecureChoices(this.#config),
       ...(this.#sstp !== undefined && { sstp: this.#sstp.status() }),
+      ...(this.#ikev2 !== undefined && { ikev2: this.#ikev2.status() }),
       sessions: this.#sessions.list(),
       dataplane: this.#dataplane.status(),
       ...(this.#forwardingStatus !== undefined && { forwarding: this.#forwardingStatus }),
@@ -169,6 +174,7 @@ export class Server {
   /** Takes over what can change under live sessions. Throws and changes nothing on a bad certificate. */
   async reload(config: Config): Promise<ReloadResult> {
     const certificates = this.#sstp === undefined ? undefined : loadServerCertificates(config)
+    const ike = this.#ikev2 === undefined ? undefined : loadIkeParts(config)
     const before = this.#config
     const changed = changedParts(before, config)
     const applied: string[] = changed.filter(key => reloadable.includes(key))
@@ -179,7 +185,15 @@ export class Server {
     const held = { ...before }
     for (const key of reloadable) Object.assign(held, { [key]: config[key] })
     if (config.users === undefined) Reflect.deleteProperty(held, 'users')
-    this.#config = { ...held, sstp: { ...held.sstp, certificates: config.sstp.certificates } }
+    this.#config = {
+      ...held,
+      sstp: { ...held.sstp, certificates: config.sstp.certificates },
+      ikev2: {
+        ...config.ikev2,
+        isEnabled: before.ikev2.isEnabled,
+        takesPlainEsp: before.ikev2.takesPlainEsp,
+      },
+    }
     this.#sessions.setLimits(config.limits)
     this.#log.level = config.log.level
     if (changed.includes('users')) this.#users = openUsers(this.#config)
@@ -188,6 +202,11 @@ export class Server {
     }
     this.#services.authenticator = this.#makeAuthenticator()
     this.#services.settings = callSettings(this.#config)
+    if (ike !== undefined) this.#ikev2?.reload(this.#config, ike, this.#services)
+    if (changed.includes('ikev2')) {
+      applied.push('ikev2')
+      await this.#configureTun()
+    }
     if (changed.includes('nat')) await this.#forward()
     this.#log.info({ event: 'reloaded', applied }, 'configuration reloaded')
     const sstpChanged =
@@ -196,10 +215,16 @@ export class Server {
         { ...before.sstp, certificates: undefined },
         { ...config.sstp, certificates: undefined },
       )
+    const ikev2Changed =
+      before.ikev2.isEnabled !== config.ikev2.isEnabled ||
+      before.ikev2.takesPlainEsp !== config.ikev2.takesPlainEsp
     return {
       applied,
       needsRestart: changed.filter(
-        key => !reloadable.includes(key) && (key !== 'sstp' || sstpChanged),
+        key =>
+          !reloadable.includes(key) &&
+          (key !== 'sstp' || sstpChanged) &&
+          (key !== 'ikev2' || ikev2Changed),
       ),
     }
   }
@@ -210,7 +235,10 @@ export class Server {
     this.#isStopped = true
     this.#sessions.drain()
     this.#sessions.disconnectAll('nas-reboot')
-    await this.#attempt('sstp', () => this.#sstp?.stop())
+    await Promise.all([
+      this.#attempt('sstp', () => this.#sstp?.stop()),
+      this.#attempt('ikev2', () => this.#ikev2?.stop()),
+    ])
     this.#dataplane.flush()
     await this.#attempt('forwarding', () => this.#forwarding?.revert())
     await this.#attempt('tun', () => this.#tun?.teardown())
@@ -221,15 +249,26 @@ export class Server {
   }
 
   async #openNetwork(): Promise<void> {
-    const { addresses, tun } = this.#config
+    await this.#configureTun()
+    await this.#forward()
+  }
+
+  async #configureTun(): Promise<void> {
+    const { addresses, ikev2, tun } = this.#config
+    const sites = ikev2.isEnabled ? ikev2.sites.flatMap(site => site.remoteNetworks) : []
     await this.#tun?.configure({
       mtuBytes: tun.mtuBytes,
       serverIpv4: addresses.server,
       serverIpv6: serverIpv6(this.#config),
-      ipv4Networks: addresses.ipv4.flatMap(networksOf),
-      ipv6Networks: addresses.ipv6 === undefined ? [] : [addresses.ipv6],
+      ipv4Networks: [
+        ...addresses.ipv4.flatMap(networksOf),
+        ...sites.filter(network => network.family === 4),
+      ],
+      ipv6Networks: [
+        ...(addresses.ipv6 === undefined ? [] : [addresses.ipv6]),
+        ...sites.filter(network => network.family === 6),
+      ],
     })
-    await this.#forward()
   }
 
   async #forward(): Promise<void> {
@@ -244,6 +283,22 @@ export class Server {
   }
 
   async #listen(): Promise<void> {
+    await this.#listenSstp()
+    const { ikev2, tun } = this.#config
+    if (!ikev2.isEnabled) return
+    if (tun.backend === 'memory') {
+      this.#log.info({ event: 'ikev2-off' }, 'no ikev2: the memory backend has no datagram sockets')
+      return
+    }
+    this.#ikev2 = new Ikev2Service(
+      this.#config,
+      loadIkeParts(this.#config),
+      this.#services,
+      this.#log,
+    )
+  }
+
+  async #listenSstp(): Promise<void> {
     const { sstp } = this.#config
     if (!sstp.isEnabled) return
     const listener = new SstpListener({

@@ -1,0 +1,354 @@
+/**
+ * One answered IKEv2 call, from its proof of identity to its one disconnect cause: who it is, what they
+ * are given, and that everything is taken back when it ends. It carries IP, so there is no PPP in it.
+ */
+import type { Authenticator, Authorization } from '../aaa/authenticator.ts'
+import type { Session, SessionUsage } from '../aaa/session.ts'
+import { isRefusal, type SessionRegistry } from '../aaa/session-registry.ts'
+import type { Ipv4Pool } from '../address/ipv4-pool.ts'
+import type { Ipv6Pool } from '../address/ipv6-pool.ts'
+import type { ClientAuthorities } from '../certificates/client-authorities.ts'
+import type { Config, IpNetwork, SiteConfig } from '../config.ts'
+import type { WallClock } from '../core/clock.ts'
+import type { DisconnectCause } from '../core/disconnect-cause.ts'
+import { messageOf } from '../core/errors.ts'
+import type { Ipv6Network } from '../core/ip-address.ts'
+import type { Dataplane, Port } from '../dataplane/dataplane.ts'
+import type { IkeSaEvent } from '../ikev2/event.ts'
+import { identityOf, isSameIdentity } from '../ikev2/identity.ts'
+import type { IkeConnection, IkeSettings, TunnelLimits } from '../ikev2/ike-connection.ts'
+import type { CertificateVerdict, Grant, GrantVerdict } from '../ikev2/input.ts'
+import type { AcceptedCall, IkeCallFactory } from '../ikev2/listener.ts'
+import type { Path } from '../ikev2/path.ts'
+import { everything, ipv4Selector, ipv6Selector } from '../ikev2/traffic-selectors.ts'
+import type { TrafficSelector } from '../ikev2/wire/traffic-selector.ts'
+import type { ResponderSettings } from './ikev2-settings.ts'
+import { serverIpv6 } from './server-addresses.ts'
+
+/** What every call needs of the server; the parts that a reload changes are looked up each time. */
+export interface Ikev2CallServices {
+  readonly dataplane: Dataplane
+  readonly sessions: SessionRegistry
+  readonly authenticator: Authenticator
+  readonly authorities: ClientAuthorities
+  readonly ipv4Pool: Ipv4Pool
+  readonly ipv6Pool: Ipv6Pool | undefined
+  readonly wallClock: WallClock
+  readonly config: Config
+  readonly settings: ResponderSettings
+  readonly limits: TunnelLimits
+}
+
+type EventOf<Type extends IkeSaEvent['type']> = Extract<IkeSaEvent, { type: Type }>
+
+const noUsage: SessionUsage = {
+  receivedPackets: 0,
+  receivedBytes: 0,
+  sentPackets: 0,
+  sentBytes: 0,
+  lastActiveMs: 0,
+}
+
+/** Answers IKEv2 calls. */
+export class Ikev2Calls implements IkeCallFactory {
+  readonly #services: () => Ikev2CallServices
+  #lastNumber = 0
+
+  constructor(services: () => Ikev2CallServices) {
+    this.#services = services
+  }
+
+  accept(path: Path): AcceptedCall | undefined {
+    this.#lastNumber++
+    return new Ikev2Call(path, `ikev2-${this.#lastNumber}`, this.#services())
+  }
+}
+
+class Ikev2Call implements AcceptedCall {
+  readonly settings: IkeSettings
+  readonly limits: TunnelLimits
+  readonly #path: Path
+  readonly #services: Ikev2CallServices
+  #connection: IkeConnection | undefined
+  #session: Session | undefined
+  #port: Port | undefined
+  #ipv4: number | undefined
+  #ipv6: Ipv6Network | undefined
+  #site: SiteConfig | undefined
+  #isOver = false
+
+  constructor(path: Path, sessionId: string, services: Ikev2CallServices) {
+    this.#path = path
+    this.#services = services
+    this.settings = { ...services.settings, sessionId }
+    this.limits = services.limits
+  }
+
+  connect(connection: IkeConnection): void {
+    this.#connection = connection
+  }
+
+  event(event: IkeSaEvent): void {
+    switch (event.type) {
+      case 'authenticate':
+        this.#judge(event)
+        break
+      case 'verify-certificate':
+        this.#judgeCertificate(event)
+        break
+      case 'need-grant':
+        this.#grant(event)
+        break
+      case 'established':
+        this.#up(event)
+        break
+      case 'closed':
+        this.#onClosed(event.cause, event.detail)
+        break
+      case 'moved':
+        this.#session?.log.info(
+          { event: 'moved', to: event.path.peer.address, port: event.path.peer.port },
+          'peer moved',
+        )
+        break
+      case 'child-up':
+        this.#session?.log.debug(
+          {
+            event: 'child-up',
+            inboundSpi: event.child.inboundSpi,
+            replaces: event.replaces,
+            isUdpEncapsulated: event.child.isUdpEncapsulated,
+          },
+          'child sa up',
+        )
+        break
+      case 'child-down':
+      case 'ike-rekeyed':
+      case 'unexpected':
+      case 'malformed':
+        this.#session?.log.debug({ ...event, event: event.type }, event.type)
+        break
+      case 'child-active':
+      case 'datagram':
+      case 'key-log':
+      case 'redirected':
+      case 'spi-added':
+      case 'spi-removed':
+        break
+    }
+  }
+
+  /** A caller that proves something is a session, whatever comes of it. */
+  #admitted(): Session | undefined {
+    if (this.#session !== undefined) return this.#session
+    const { address, port } = this.#path.peer
+    const admitted = this.#services.sessions.admit({
+      protocol: 'ikev2',
+      peerAddress: address,
+      peerLabel: address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`,
+      close: cause => this.#close(cause, 'closed-by-server'),
+    })
+    if (isRefusal(admitted)) {
+      this.#close(admitted.cause, 'not-admitted')
+      return undefined
+    }
+    this.#session = admitted
+    return admitted
+  }
+
+  #close(cause: DisconnectCause, detail: string): void {
+    this.#connection?.handle({ type: 'close', cause, detail })
+  }
+
+  // Who it is
+
+  #judge({ ticket, request }: EventOf<'authenticate'>): void {
+    const session = this.#admitted()
+    if (session === undefined) return
+    const call = { ...request.call, sessionId: session.id }
+    this.#services.authenticator
+      .authenticate({ ...request, call })
+      .then(verdict => {
+        if (!this.#isOver) this.#connection?.handle({ type: 'verdict', ticket, verdict })
+      })
+      .catch((error: unknown) => {
+        session.log.error({ event: 'call-fault', reason: messageOf(error) }, 'call fault')
+        this.#close('nas-error', 'authenticator')
+      })
+  }
+
+  #judgeCertificate({ ticket, certificates }: EventOf<'verify-certificate'>): void {
+    if (this.#admitted() === undefined) return
+    const { authorities, wallClock } = this.#services
+    const judged = authorities.judge(certificates, wallClock.now())
+    const verdict: CertificateVerdict =
+      judged.type === 'reject'
+        ? judged
+        : {
+            type: 'accept',
+            publicKey: judged.publicKey,
+            authorization: { userName: judged.userName },
+          }
+    this.#connection?.handle({ type: 'certificate-verdict', ticket, verdict })
+  }
+
+  // What they are given
+
+  #grant(event: EventOf<'need-grant'>): void {
+    const session = this.#admitted()
+    if (session === undefined) return
+    const verdict = this.#decide(event, session)
+    if (verdict.type === 'refuse') {
+      session.log.info({ event: 'call-refused', cause: verdict.cause }, 'call refused')
+    }
+    this.#connection?.handle({ type: 'grant-verdict', ticket: event.ticket, verdict })
+  }
+
+  #decide(event: EventOf<'need-grant'>, session: Session): GrantVerdict {
+    const { config, sessions } = this.#services
+    const { idleTimeoutSeconds } = config.ikev2
+    const authorization: Authorization = {
+      ...(idleTimeoutSeconds !== undefined && { idleTimeoutSeconds }),
+      ...(event.authorization ?? { userName: event.userName }),
+    }
+    if (event.isInitialContact) {
+      // RFC 7296 §2.4: what the peer had before is gone on its side.
+      for (const old of sessions.find(authorization.userName)) {
+        if (old.protocol === 'ikev2' && old.peerAddress === session.peerAddress) {
+          old.disconnect('replaced')
+        }
+      }
+    }
+    const refusal = session.authorize(authorization)
+    if (refusal !== undefined) return { type: 'refuse', cause: refusal.cause }
+    if (event.authenticatedBy === 'psk') {
+      this.#site = config.ikev2.sites.find(site =>
+        isSameIdentity(identityOf(site.identity), event.identity),
+      )
+    }
+    const site = this.#site
+    if (site !== undefined) return { type: 'grant', grant: siteGrant(site) }
+    if (event.configuration === undefined) return { type: 'refuse', cause: 'not-authorized' }
+    return this.#lease(event.configuration, authorization)
+  }
+
+  #lease(
+    wanted: NonNullable<EventOf<'need-grant'>['configuration']>,
+    { userName, ipv4Address }: Authorization,
+  ): GrantVerdict {
+    const { config, ipv4Pool, ipv6Pool } = this.#services
+    const { addresses } = config
+    if (wanted.wantsIpv4) {
+      const lease = ipv4Pool.lease({
+        userName,
+        requestedAddress: addresses.isRequestable ? (wanted.ipv4Address ?? 0) : 0,
+        ...(ipv4Address !== undefined && { fixedAddress: ipv4Address }),
+      })
+      if (lease.type === 'leased') this.#ipv4 = lease.address
+    }
+    if (wanted.wantsIpv6) this.#ipv6 = ipv6Pool?.lease(userName)
+    if (this.#ipv4 === undefined && this.#ipv6 === undefined) {
+      return { type: 'refuse', cause: 'no-address' }
+    }
+    const grant: Grant = {
+      ...(this.#ipv4 !== undefined && {
+        ipv4Address: this.#ipv4,
+        ipv4Dns: addresses.dnsIpv4,
+        ipv4Nbns: addresses.winsIpv4,
+      }),
+      ...(this.#ipv6 !== undefined && {
+        ipv6Address: hostOf(this.#ipv6),
+        ipv6Dns: addresses.dnsIpv6,
+      }),
+      localSelectors: this.#reachable(),
+    }
+    return { type: 'grant', grant }
+  }
+
+  /** Families without an address are left out, or routes of Apple's clients go wrong. */
+  #reachable(): TrafficSelector[] {
+    const { config } = this.#services
+    const families = [...(this.#ipv4 === undefined ? [] : [4]), ...(this.#ipv6 ? [6] : [])]
+    const own = serverIpv6(config)
+    const all: readonly TrafficSelector[] =
+      config.access === 'all'
+        ? everything
+        : [
+            ipv4Selector({ address: config.addresses.server, prefixLength: 32 }),
+            ...(own === undefined ? [] : [ipv6Selector({ address: own, prefixLength: 128 })]),
+          ]
+    return all.filter(({ family }) => families.includes(family))
+  }
+
+  #up(event: EventOf<'established'>): void {
+    const session = this.#session
+    const connection = this.#connection
+    if (session === undefined || connection === undefined) return
+    const port = this.#services.dataplane.attach({
+      label: `ikev2/${session.number}`,
+      sink: connection.tunnel,
+      // The tunnel has no link layer: there are no neighbours to talk to.
+      onLinkPacket: () => connection.counters.count('link-packet'),
+    })
+    this.#port = port
+    if (this.#ipv4 !== undefined) port.addIpv4(this.#ipv4)
+    if (this.#ipv6 !== undefined) port.addIpv6(this.#ipv6.address, this.#ipv6.prefixLength)
+    for (const network of this.#site?.remoteNetworks ?? []) {
+      if (network.family === 4) port.addIpv4Network(network.address, network.prefixLength)
+      else port.addIpv6(network.address, network.prefixLength)
+    }
+    connection.tunnel.connect(port)
+    session.log.debug(
+      {
+        event: 'ike-established',
+        suite: event.suite,
+        by: event.authenticatedBy,
+        isPeerBehindNat: event.isPeerBehindNat,
+        usesMobike: event.usesMobike,
+        isWindows: event.isWindows,
+      },
+      'ike sa established',
+    )
+    session.up(
+      {
+        ...(this.#ipv4 !== undefined && { ipv4: this.#ipv4 }),
+        ...(this.#ipv6 !== undefined && { ipv6: this.#ipv6 }),
+      },
+      () => this.#port?.counters ?? noUsage,
+    )
+  }
+
+  // The end
+
+  #onClosed(cause: DisconnectCause, detail: string): void {
+    if (this.#isOver) return
+    this.#isOver = true
+    const { ipv4Pool, ipv6Pool } = this.#services
+    const dropped = this.#connection?.tunnel.drops
+    this.#session?.log.debug({ event: 'ike-closed', detail, dropped }, 'ike sa closed')
+    // Its counters are read for the line down.
+    this.#session?.end(cause)
+    this.#port?.detach()
+    if (this.#ipv4 !== undefined) ipv4Pool.release(this.#ipv4)
+    if (this.#ipv6 !== undefined) ipv6Pool?.release(this.#ipv6)
+  }
+}
+
+function siteGrant(site: SiteConfig): Grant {
+  return {
+    localSelectors:
+      site.localNetworks.length === 0 ? everything : site.localNetworks.map(selectorOf),
+    remoteSelectors: site.remoteNetworks.map(selectorOf),
+  }
+}
+
+function selectorOf(network: IpNetwork): TrafficSelector {
+  return network.family === 4 ? ipv4Selector(network) : ipv6Selector(network)
+}
+
+/** The client's own address in its /64: its second; the first would be ours if it were a link. */
+function hostOf({ address, prefixLength }: Ipv6Network) {
+  const host = Uint8Array.from(address)
+  host[15] = 2
+  return { address: host, prefixLength }
+}
