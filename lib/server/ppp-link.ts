@@ -11,8 +11,10 @@ import type { RandomSource } from '../core/random.ts'
 import type { TimerWheel } from '../core/timers.ts'
 import type { Dataplane, Port } from '../dataplane/dataplane.ts'
 import type { Carrier, Link } from '../ppp/carrier.ts'
+import { DataPath } from '../ppp/data-path.ts'
 import { PppEngine } from '../ppp/engine.ts'
 import type { Ipv4Up, Ipv6Up, PppEvent, PppInput } from '../ppp/event.ts'
+import { Opened } from '../ppp/frame-opener.ts'
 import type { PppSettings } from '../ppp/settings.ts'
 import { PppProtocol, peel } from '../ppp/wire/frame.ts'
 
@@ -51,6 +53,7 @@ export class PppLink implements Link {
   readonly #carrier: Carrier
   readonly #services: LinkServices
   readonly #owner: PppLinkOwner
+  readonly #engine: PppEngine
   readonly #driver: Driver<PppInput, PppEvent>
   readonly #bytes: Uint8Array
   /** What the engine and the link have dropped, by name. */
@@ -59,6 +62,8 @@ export class PppLink implements Link {
   #isCarrierLost = false
   #isBound = false
   #hasHeard = false
+  /** Absent: the tunnel protects its packets by itself, and writes plain PPP headers. */
+  readonly #dataPath: DataPath | undefined
   #droppedIpPackets = 0
   #ipv4: Ipv4Up | undefined
   #ipv6: Ipv6Up | undefined
@@ -79,7 +84,19 @@ export class PppLink implements Link {
     this.#services = services
     this.#owner = owner
     this.#bytes = services.dataplane.memory.bytes
-    const engine = new PppEngine(settings, services.random)
+    const engine = new PppEngine(
+      carrier.setSealer === undefined ? withoutCompression(settings) : settings,
+      services.random,
+    )
+    if (carrier.setSealer !== undefined) {
+      this.#dataPath = new DataPath({
+        bytes: this.#bytes,
+        role: settings.role,
+        intake: lengthBytes => services.dataplane.intake(lengthBytes),
+        setSealer: sealer => carrier.setSealer?.(sealer),
+      })
+    }
+    this.#engine = engine
     // IP does not pass the engine, so it learns that the peer lives when it is about to ask.
     const machine = {
       handle: (input: Parameters<typeof engine.handle>[0], nowMs: number) => {
@@ -120,6 +137,11 @@ export class PppLink implements Link {
     }
   }
 
+  /** What encryption and compression have dropped, by name. */
+  get dataPathCounters(): Record<string, number> {
+    return this.#dataPath?.counters.toJSON() ?? {}
+  }
+
   /** IP packets from the peer that came while IP did not flow. */
   get droppedIpPackets(): number {
     return this.#droppedIpPackets
@@ -131,15 +153,11 @@ export class PppLink implements Link {
     const peeled = peel(this.#bytes, at, lengthBytes)
     const headerBytes = peeled >>> 16
     const protocol = peeled & 0xffff
-    if (protocol === PppProtocol.ipv4 && this.#ipv4Port !== undefined) {
-      this.#hasHeard = true
-      this.#ipv4Port.deliver(at + headerBytes, lengthBytes - headerBytes)
-    } else if (protocol === PppProtocol.ipv6 && this.#ipv6Port !== undefined) {
-      this.#hasHeard = true
-      this.#ipv6Port.deliver(at + headerBytes, lengthBytes - headerBytes)
-    } else if (protocol === PppProtocol.ipv4 || protocol === PppProtocol.ipv6) {
-      this.#hasHeard = true
-      this.#droppedIpPackets++
+    if (protocol === PppProtocol.ipv4 || protocol === PppProtocol.ipv6) {
+      if (this.#dataPath?.isPlainAllowed === false) this.#dropPlain()
+      else this.#receiveIp(protocol, at + headerBytes, lengthBytes - headerBytes)
+    } else if (protocol === PppProtocol.compressed && this.#dataPath !== undefined) {
+      this.#receiveProtected(this.#dataPath, at + headerBytes, lengthBytes - headerBytes)
     } else {
       const bytes = this.#bytes.subarray(at, at + lengthBytes)
       this.#driver.handle({ type: 'frame', bytes })
@@ -156,6 +174,37 @@ export class PppLink implements Link {
     this.#driver.handle({ type: 'carrier-lost', cause })
   }
 
+  #receiveIp(protocol: number, at: number, lengthBytes: number): void {
+    this.#hasHeard = true
+    const port = protocol === PppProtocol.ipv4 ? this.#ipv4Port : this.#ipv6Port
+    if (port === undefined) this.#droppedIpPackets++
+    else port.deliver(at, lengthBytes)
+  }
+
+  /** RFC 3078 §3: once encryption is agreed on, what is not encrypted is not from the peer. */
+  #dropPlain(): void {
+    this.#droppedIpPackets++
+    this.#dataPath?.counters.count('plain-dropped')
+  }
+
+  #receiveProtected(dataPath: DataPath, at: number, lengthBytes: number): void {
+    const { opener } = dataPath
+    if (opener === undefined) {
+      dataPath.counters.count('protected-not-due')
+      return
+    }
+    const opened = opener.open(at, lengthBytes)
+    if (opened === Opened.ok) {
+      const peeled = peel(this.#bytes, opener.openedAt, opener.openedBytes)
+      const headerBytes = peeled >>> 16
+      const protocol = peeled & 0xffff
+      if (protocol === PppProtocol.ipv4 || protocol === PppProtocol.ipv6) {
+        this.#receiveIp(protocol, opener.openedAt + headerBytes, opener.openedBytes - headerBytes)
+      } else dataPath.counters.count('protected-not-ip')
+    } else if (opened === Opened.needsReset) this.#driver.handle({ type: 'request-reset' })
+    else if (opened === Opened.needsKeys) this.#driver.handle({ type: 'renegotiate-compression' })
+  }
+
   // PPP
 
   #onEvent(event: PppEvent): void {
@@ -164,6 +213,18 @@ export class PppLink implements Link {
         // A tunnel binds itself to the first proof; later ones are the same user's.
         if (!this.#isBound) this.#carrier.authenticated(event.higherLayerKey)
         this.#isBound = true
+        this.#dataPath?.setKeys(event.keys)
+        break
+      case 'compression-up':
+        if (this.#dataPath?.open(event.agreement) !== true) {
+          this.#driver.handle({ type: 'close', cause: 'nas-error', detail: 'no keys for ccp' })
+        }
+        break
+      case 'compression-down':
+        this.#dataPath?.close(event.isEncryptionDue)
+        break
+      case 'reset-requested':
+        this.#dataPath?.reset()
         break
       case 'ipv4-up':
         this.#ipv4 = event
@@ -186,6 +247,7 @@ export class PppLink implements Link {
         break
       case 'closed':
         this.#disconnect()
+        this.#dataPath?.destroy()
         this.#driver.close()
         break
       case 'link-up':
@@ -220,9 +282,10 @@ export class PppLink implements Link {
     }
   }
 
+  /** One protocol went down. When the link does, the other follows, and nothing is sent any more. */
   #reconnect(): void {
     this.#disconnect()
-    this.#connect()
+    if (this.#engine.phase === 'network') this.#connect()
   }
 
   #disconnect(): void {
@@ -232,4 +295,9 @@ export class PppLink implements Link {
     this.#ipv4Port = undefined
     this.#ipv6Port = undefined
   }
+}
+
+function withoutCompression(settings: PppSettings): PppSettings {
+  const { compression: _compression, ...others } = settings
+  return others
 }
