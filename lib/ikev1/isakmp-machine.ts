@@ -21,7 +21,8 @@ import { exchangeIv } from './key-schedule.ts'
 import type { MainModeState } from './main-mode.ts'
 import { encodeMessage, openMessage } from './message.ts'
 import { type CookiePair, isSamePath, type Path } from './path.ts'
-import { Phase1, type Phase1Options } from './phase1.ts'
+import { Phase1 } from './phase1.ts'
+import type { Phase1Options } from './phase1-options.ts'
 import { CbcChain } from './protection.ts'
 import {
   type ProtectedService,

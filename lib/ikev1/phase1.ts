@@ -5,16 +5,11 @@
  */
 import { equalBytes } from '../core/bytes.ts'
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
-import { type RandomSource, randomBytes } from '../core/random.ts'
+import { randomBytes } from '../core/random.ts'
 import { type Secret, wipe } from '../core/secret.ts'
 import type { KeyExchangeOffer } from '../crypto/key-exchange.ts'
 import { keyExchange } from '../crypto/key-exchanges.ts'
-import {
-  type CertificateTrust,
-  type IkeCredential,
-  isSignatureGood,
-  signHash,
-} from './certificates.ts'
+import { isSignatureGood, signHash } from './certificates.ts'
 import { Phase1Keys, phase1Iv } from './key-schedule.ts'
 import { type MainModeEvent, type MainModeState, mainModeTable } from './main-mode.ts'
 import {
@@ -26,14 +21,14 @@ import {
   natPayloads,
   type Path,
 } from './path.ts'
+import type { Phase1Options, Phase1Ports } from './phase1-options.ts'
 import {
   choosePhase1,
-  type IkePolicy,
   type Phase1AuthenticationMethod,
   type Phase1Choice,
   phase1Offer,
 } from './policy.ts'
-import { keysFor, type PreSharedKey } from './pre-shared-keys.ts'
+import { keysFor } from './pre-shared-keys.ts'
 import { CbcChain, type Opened } from './protection.ts'
 import {
   dpdVendorId,
@@ -66,32 +61,6 @@ const nonceBytes = 32
 /** Each costs an exchange or a decryption, and the second is a guess at the pre-shared key. */
 const mostBadPublicValues = 3
 const mostUndecryptable = 10
-
-export interface Phase1Options {
-  readonly policy: IkePolicy
-  readonly random: RandomSource
-  readonly preSharedKeys: readonly PreSharedKey[]
-  readonly credential?: IkeCredential
-  readonly trust?: CertificateTrust
-  /** What we say we are; our address when absent (and the certificate's subject with one). */
-  readonly identity?: Identification
-  /** Pretend to be behind a NAT, so that ESP always travels in UDP. */
-  readonly forcesEncapsulation?: boolean
-  /** Tell the peer that we know of no older SA (RFC 2407 §4.6.3.3); initiators. */
-  readonly sendsInitialContact?: boolean
-}
-
-export interface Phase1Ports {
-  send(payloads: readonly Payload[]): void
-  sendSealed(payloads: readonly Payload[], chain: CbcChain): void
-  sendNotify(notifyType: number): void
-  sendDelete(): void
-  up(): void
-  down(cause: DisconnectCause, detail: string): void
-  unexpected(what: string): void
-  /** Counts what may have come from anybody. */
-  count(name: string): void
-}
 
 interface Candidate {
   readonly keys: Phase1Keys
