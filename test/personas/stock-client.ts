@@ -96,6 +96,8 @@ export class StockClient {
   failure: string | undefined
   isTerminated = false
   echoReplies = 0
+  /** LCP Echo-Requests of the server. */
+  echoRequests = 0
   isBound = false
   readonly #options: StockClientOptions
   readonly #random = new SeededRandom(77)
@@ -282,6 +284,7 @@ export class StockClient {
         this.rejectedProtocols.push(((data[0] ?? 0) << 8) | (data[1] ?? 0))
         return
       case ControlCode.echoRequest:
+        this.echoRequests++
         this.control('lcp', ControlCode.echoReply, identifier, this.#magic)
         return
       case ControlCode.echoReply:
