@@ -16,3 +16,10 @@ export {
   type MemoryDataplaneOptions,
   openDataplane,
 } from './open-dataplane.ts'
+export {
+  openRawSocket,
+  type PacketSocket,
+  RAW_SLOT_BYTES,
+  type RawSocketEvents,
+} from './raw-socket.ts'
+export { StackSlotPool } from './slot-pool.ts'

@@ -6,6 +6,20 @@
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
 import type { PacketSink } from '../core/packet-sink.ts'
 
+/**
+ * Makes PPP frames of IP packets, by numbers: plain, encrypted or compressed. PPP says which; the
+ * tunnel's sink calls it for each packet.
+ */
+export interface FrameSealer {
+  /** How far in front of an IP packet its frame begins, bytes. */
+  readonly headerBytes: number
+  /**
+   * Makes a frame of the IP packet at `at`, in place; it begins at `at - headerBytes`. Returns its
+   * length, or 0: nothing may be sent, and the drop is counted.
+   */
+  seal(at: number, lengthBytes: number): number
+}
+
 /** What PPP knows of a tunnel. */
 export interface Carrier {
   /** Name of the protocol for people and counters. PPP does not compare it. */
@@ -21,6 +35,12 @@ export interface Carrier {
 
   /** The largest IP packet that the peer takes, bytes: what `sink.mtuBytes` says from now on. */
   setMtu(mtuBytes: number): void
+
+  /**
+   * For tunnels that protect nothing by themselves: from now on IP packets are made frames by
+   * `sealer`. A tunnel without it writes plain PPP headers, and CCP is refused on it.
+   */
+  setSealer?(sealer: FrameSealer): void
 
   /** Sends one PPP frame, from the address field on (FF 03 C0 21 …). Control frames only; never dropped. */
   sendFrame(frame: Uint8Array): void

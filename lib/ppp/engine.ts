@@ -10,6 +10,7 @@ import { type Machine, Outbox, type Output, type Timeout } from '../core/machine
 import type { RandomSource } from '../core/random.ts'
 import { TimerTable } from '../core/timers.ts'
 import { Authentication } from './authentication.ts'
+import { CompressionLayer } from './compression-layer.ts'
 import type { PppEvent, PppInput } from './event.ts'
 import { LcpOptions } from './lcp.ts'
 import { LinkMaintenance } from './link-maintenance.ts'
@@ -22,7 +23,16 @@ import { encodeFrame, PppProtocol, peel } from './wire/frame.ts'
 /** RFC 1661 §3.2. */
 export type PppPhase = 'dead' | 'establish' | 'authenticate' | 'network' | 'terminate'
 
-type TimerName = 'lcp' | 'ipcp' | 'ipv6cp' | 'exchange' | 'authentication' | 'setup' | 'echo'
+type TimerName =
+  | 'lcp'
+  | 'ccp'
+  | 'compression'
+  | 'ipcp'
+  | 'ipv6cp'
+  | 'exchange'
+  | 'authentication'
+  | 'setup'
+  | 'echo'
 
 // Implementation constants: renegotiations within a period, after which the peer is at fault.
 
@@ -41,12 +51,16 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
   readonly #link: LinkMaintenance
   readonly #authentication: Authentication
   readonly #network: NetworkLayer
+  /** Absent: CCP is a protocol that we do not speak. */
+  readonly #compression: CompressionLayer | undefined
   #phase: PppPhase = 'dead'
   #isClosed = false
   /** Why the call ends; set once, by whoever comes first. */
   #ending: { readonly cause: DisconnectCause; readonly detail: string } | undefined
   #hasAskedForAddress = false
   #isRenegotiatedByUs = false
+  /** The proof of this link made keys. */
+  #hasKeys = false
   #renegotiations = 0
   #renegotiationsSinceMs = 0
 
@@ -69,6 +83,7 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
     this.#lcp = this.#makeLcp()
     this.#link = this.#makeLink()
     this.#network = this.#makeNetwork(random)
+    this.#compression = this.#makeCompression()
     if (settings.role === 'client') this.#network.configureClient(settings.network)
     this.#authentication = this.#makeAuthentication(random)
   }
@@ -100,6 +115,12 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
         return
       case 'renegotiate':
         this.#renegotiate(nowMs)
+        return
+      case 'request-reset':
+        this.#compression?.requestReset(nowMs)
+        return
+      case 'renegotiate-compression':
+        this.#compression?.renegotiate(nowMs)
         return
       case 'close':
         this.#end(input.cause, input.detail ?? 'closed by us', nowMs)
@@ -178,6 +199,10 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
       this.#unexpected('eap-not-agreed')
       return
     }
+    if (protocol === PppProtocol.ccp && this.#compression?.isRunning === true) {
+      this.#compression.receive(bytes, at, length, nowMs)
+      return
+    }
     if (!this.#network.isRunning) {
       this.#receiveEarly(protocol, bytes, at, length)
       return
@@ -228,6 +253,10 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
     switch (name) {
       case 'lcp':
         this.#lcp.restartTimer(nowMs)
+        return
+      case 'ccp':
+      case 'compression':
+        this.#compression?.timer(name, nowMs)
         return
       case 'ipcp':
       case 'ipv6cp':
@@ -287,6 +316,8 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
     this.#timers.clear('authentication')
     this.#authentication.stop()
     this.#network.stop(nowMs)
+    this.#compression?.stop(nowMs)
+    this.#hasKeys = false
     this.#hasAskedForAddress = false
     if (this.#ending !== undefined) return
     this.#phase = 'establish'
@@ -314,6 +345,16 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
   #authenticated(nowMs: number): void {
     this.#timers.clear('authentication')
     this.#phase = 'network'
+    if (this.#compression === undefined) this.#begin(nowMs)
+    else {
+      const parked = this.#network.takeParked()
+      this.#compression.start(this.#hasKeys, nowMs)
+      this.#dispatchAll(parked, nowMs)
+    }
+  }
+
+  /** Compression is settled: the networks are due. */
+  #begin(nowMs: number): void {
     if (this.#network.isConfigured) this.#startNetwork(nowMs)
     else this.#askForAddress()
   }
@@ -326,8 +367,13 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
   }
 
   #startNetwork(nowMs: number): void {
+    if (this.#compression?.isSettled === false) return
     const parked = this.#network.takeParked()
     this.#network.start(nowMs)
+    this.#dispatchAll(parked, nowMs)
+  }
+
+  #dispatchAll(parked: readonly [protocol: number, packet: Uint8Array][], nowMs: number): void {
     for (const [protocol, packet] of parked) {
       this.#dispatch(protocol, packet, 0, packet.length, nowMs)
     }
@@ -370,7 +416,8 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
   }
 
   #mtuBytes(): number {
-    return Math.min(this.#lcpOptions.peerMruBytes, this.#settings.mruBytes)
+    const mruBytes = Math.min(this.#lcpOptions.peerMruBytes, this.#settings.mruBytes)
+    return mruBytes - (this.#compression?.overheadBytes ?? 0)
   }
 
   #makeLcp(): Negotiation {
@@ -422,6 +469,10 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
       this.#unexpected('protocol-reject-before-link')
       return
     }
+    if (protocol === PppProtocol.ccp && this.#compression?.isRunning === true) {
+      this.#compression.protocolRejected(nowMs)
+      return
+    }
     if (this.#network.protocolRejected(protocol, nowMs)) return
     if (protocol === PppProtocol.lcp) {
       this.#end('protocol-error', 'the peer does not speak lcp', nowMs)
@@ -450,12 +501,32 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
     })
   }
 
+  #makeCompression(): CompressionLayer | undefined {
+    const { compression } = this.#settings
+    if (compression === undefined) return undefined
+    return new CompressionLayer(compression, {
+      send: packet => this.#send(PppProtocol.ccp, packet),
+      setTimer: (name, deadlineMs) => this.#timers.set(name, deadlineMs),
+      clearTimer: name => this.#timers.clear(name),
+      event: event => this.#outbox.event(event),
+      unexpected: counter => this.#unexpected(counter),
+      peerMruBytes: () => Math.max(controlHeaderBytes, this.#lcpOptions.peerMruBytes),
+      permitsReject: nowMs => this.#link.permitsReject(nowMs),
+      settled: nowMs => this.#begin(nowMs),
+      flapped: nowMs => this.#countRenegotiation(nowMs),
+      failed: (detail, nowMs) => this.#end('protocol-error', detail, nowMs),
+    })
+  }
+
   #makeAuthentication(random: RandomSource): Authentication {
     return new Authentication(this.#settings, random, {
       send: (protocol, packet) => this.#send(protocol, packet),
       setTimer: deadlineMs => this.#timers.set('exchange', deadlineMs),
       clearTimer: () => this.#timers.clear('exchange'),
-      event: event => this.#outbox.event(event),
+      event: event => {
+        if (event.type === 'authenticated') this.#hasKeys = event.keys !== undefined
+        this.#outbox.event(event)
+      },
       unexpected: counter => this.#unexpected(counter),
       /** The user types again: both bounds start over. */
       retrying: nowMs => {

@@ -2,6 +2,7 @@
 import { inspect } from 'node:util'
 import type { MasterKeys, Proof, RejectReason, Verdict } from '../aaa/authenticator.ts'
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
+import type { CompressionAgreement } from './ccp.ts'
 import type { ServerNetwork } from './settings.ts'
 import type { AuthenticationProtocol } from './wire/lcp-options.ts'
 
@@ -18,6 +19,10 @@ export type PppInput =
   | { readonly type: 'network'; readonly network: ServerNetwork }
   /** Negotiate the link anew. */
   | { readonly type: 'renegotiate' }
+  /** What the peer sends cannot be decrypted or decompressed: it shall begin anew (RFC 1962 §3). */
+  | { readonly type: 'request-reset' }
+  /** Negotiate CCP anew, and with it the keys. */
+  | { readonly type: 'renegotiate-compression' }
   /** End the call in an orderly way. */
   | { readonly type: 'close'; readonly cause: DisconnectCause; readonly detail?: string }
   /** The tunnel is gone; nothing can be sent. */
@@ -80,6 +85,12 @@ export type PppEvent =
   | { readonly type: 'ipv4-down' }
   | Ipv6Up
   | { readonly type: 'ipv6-down' }
+  /** CCP is open: data is carried so from now on. Again after each renegotiation, with keys from the start. */
+  | { readonly type: 'compression-up'; readonly agreement: CompressionAgreement }
+  /** CCP left Opened. With `isEncryptionDue` no data may pass until it is up again. */
+  | { readonly type: 'compression-down'; readonly isEncryptionDue: boolean }
+  /** The peer cannot read what we send: the next packet begins anew. */
+  | { readonly type: 'reset-requested' }
   /** RFC 1570 §2.1. Text only when it is printable. */
   | { readonly type: 'identification'; readonly text?: string }
   /** Something that was dropped, or that should not happen; a name to count. */

@@ -1,5 +1,6 @@
 /** What a PPP engine is told when it is made, and what it is told of the network later. */
 import type { Secret } from '../core/secret.ts'
+import type { MppeKeyBits } from './wire/ccp-options.ts'
 import type { AuthenticationProtocol } from './wire/lcp-options.ts'
 
 export type { AuthenticationProtocol } from './wire/lcp-options.ts'
@@ -10,6 +11,23 @@ interface LinkSettings {
   /** Largest information field that the tunnel carries, bytes. */
   readonly mruBytes: number
   readonly timing?: Partial<PppTiming>
+  /** Absent: CCP is refused. */
+  readonly compression?: CompressionSettings
+}
+
+export type EncryptionPolicy = 'none' | 'optional' | 'required'
+
+/** What CCP may agree on. */
+export interface CompressionSettings {
+  /** `required`: the call ends when the peer does not encrypt. */
+  readonly encryption: EncryptionPolicy
+  /** Key lengths of MPPE that are good enough. */
+  readonly strengths: readonly MppeKeyBits[]
+  /** Whether a peer may have one key for 256 packets. A lost packet then costs a round trip. */
+  readonly allowsStateful: boolean
+  /** Whether we ask for that. */
+  readonly prefersStateful: boolean
+  readonly hasMppc: boolean
 }
 
 export interface PppServerSettings extends LinkSettings {

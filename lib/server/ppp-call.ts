@@ -14,7 +14,7 @@ import type { WheelEntry } from '../core/timers.ts'
 import type { Port } from '../dataplane/dataplane.ts'
 import type { Carrier, Link, LinkFactory } from '../ppp/carrier.ts'
 import type { Ipv4Up, Ipv6Up, PppEvent } from '../ppp/event.ts'
-import type { AuthenticationProtocol, ServerNetwork } from '../ppp/settings.ts'
+import type { AuthenticationProtocol, CompressionSettings, ServerNetwork } from '../ppp/settings.ts'
 import { Ipv6Link } from './ipv6-link.ts'
 import { type LinkServices, PppLink, type PppLinkOwner } from './ppp-link.ts'
 
@@ -33,6 +33,8 @@ export interface CallSettings {
   readonly authentication: readonly AuthenticationProtocol[]
   /** Largest IP packet that the TUN device carries, bytes. */
   readonly mtuBytes: number
+  /** What PPP may agree on where the tunnel leaves encryption to it. */
+  readonly compression?: CompressionSettings
   /** Our address in the tunnels, host order. */
   readonly serverIpv4: number
   readonly dnsIpv4: readonly number[]
@@ -85,6 +87,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
         serverName: settings.serverName,
         authentication: settings.authentication,
         mruBytes: Math.min(carrier.mruBytes, settings.mtuBytes),
+        ...(settings.compression !== undefined && { compression: settings.compression }),
       },
       services,
       this,
@@ -130,6 +133,10 @@ class PppCall implements PppLinkOwner, WheelEntry {
       case 'renegotiating':
         this.#session?.log.debug({ ...event, event: event.type }, event.type)
         break
+      case 'compression-up':
+      case 'compression-down':
+        this.#session?.log.debug({ ...event, event: event.type }, event.type)
+        break
       case 'refused':
         this.#session?.log.debug({ ...event, event: 'refused' }, 'proof refused')
         break
@@ -139,6 +146,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
       case 'ipv4-up':
       case 'ipv4-down':
       case 'ipv6-up':
+      case 'reset-requested':
       case 'unexpected':
         break
       case 'ipv6-down':
@@ -283,7 +291,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
     this.#ipv6Link?.close()
     if (this.#ipv4 !== undefined) ipv4Pool.release(this.#ipv4)
     if (this.#ipv6 !== undefined) ipv6Pool?.release(this.#ipv6)
-    const dropped = this.#link.counters.toJSON()
+    const dropped = { ...this.#link.counters.toJSON(), ...this.#link.dataPathCounters }
     this.#session?.log.debug(
       { event: 'ppp-closed', detail, dropped, droppedIpPackets: this.#link.droppedIpPackets },
       'ppp closed',

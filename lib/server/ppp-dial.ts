@@ -5,7 +5,7 @@ import type { Secret } from '../core/secret.ts'
 import type { Port } from '../dataplane/dataplane.ts'
 import type { Carrier, Link, LinkFactory } from '../ppp/carrier.ts'
 import type { Ipv4Up, Ipv6Up, PppEvent } from '../ppp/event.ts'
-import type { AuthenticationProtocol } from '../ppp/settings.ts'
+import type { AuthenticationProtocol, CompressionSettings } from '../ppp/settings.ts'
 import { type LinkServices, PppLink, type PppLinkOwner } from './ppp-link.ts'
 
 export interface DialSettings {
@@ -16,6 +16,8 @@ export interface DialSettings {
   /** Largest packet that we want to receive, bytes. */
   readonly mruBytes: number
   readonly wantsIpv6: boolean
+  /** What to agree on where the tunnel leaves encryption to PPP. */
+  readonly compression?: CompressionSettings
 }
 
 export interface DialEnd {
@@ -53,7 +55,7 @@ export class PppDial implements LinkFactory, PppLinkOwner {
 
   open(carrier: Carrier): Link | undefined {
     if (this.#link !== undefined) return undefined
-    const { userName, password, authentication, mruBytes, wantsIpv6 } = this.#settings
+    const { userName, password, authentication, mruBytes, wantsIpv6, compression } = this.#settings
     this.#link = new PppLink(
       carrier,
       {
@@ -62,6 +64,7 @@ export class PppDial implements LinkFactory, PppLinkOwner {
         password,
         authentication,
         mruBytes: Math.min(mruBytes, carrier.mruBytes),
+        ...(compression !== undefined && { compression }),
         network: { ipv4: { wantsDns: true, wantsWins: false }, ipv6: wantsIpv6 ? {} : null },
       },
       this.#services,
