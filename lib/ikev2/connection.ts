@@ -136,7 +136,10 @@ export class Connection {
   /** Whether ESP goes in UDP (RFC 7296 §2.23). */
   get isUdpEncapsulated(): boolean {
     const { nat } = this
-    return nat !== undefined && (nat.isLocalBehindNat || nat.isPeerBehindNat)
+    if (nat === undefined) return false
+    // We said that there is a NAT before us, so the peer encapsulates, and expects the same.
+    const isForced = this.options.features.forcesEncapsulation
+    return isForced || nat.isLocalBehindNat || nat.isPeerBehindNat
   }
 
   /** A number that an answer has to repeat; the one before it is void. */
