@@ -7,7 +7,8 @@ export {
   type TrustVerdict,
 } from './certificates.ts'
 export type { Child, ChildRequest, IsakmpEvent, IsakmpInput } from './event.ts'
-export { IsakmpMachine, type IsakmpOptions, udpL2tp } from './isakmp-machine.ts'
+export { IsakmpMachine } from './isakmp-machine.ts'
+export { type IsakmpOptions, udpL2tp } from './isakmp-options.ts'
 export {
   defaultIsakmpLimits,
   type IsakmpEntry,

@@ -6,30 +6,27 @@
  * Everything that arrives is judged by its place: unprotected messages count only while phase 1 is
  * being negotiated, and an unprotected notification or delete never counts.
  */
-import { equalBytes, putU32, toHex, u32 } from '../core/bytes.ts'
+import { equalBytes, toHex, u32 } from '../core/bytes.ts'
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
 import { assertNever } from '../core/errors.ts'
-import { type Counters, type FaultCounters, WireFault } from '../core/faults.ts'
+import { WireFault } from '../core/faults.ts'
 import { type Machine, Outbox, type Output, type Timeout } from '../core/machine.ts'
-import { randomBytes, randomU32 } from '../core/random.ts'
+import { randomBytes } from '../core/random.ts'
 import { TimerTable } from '../core/timers.ts'
 import { digest } from '../crypto/hash.ts'
 import { ChildStore, softShare } from './child-store.ts'
-import type { Child, ChildRequest, IsakmpEvent, IsakmpInput } from './event.ts'
-import { fragment, largestUnfragmentedBytes, Reassembly } from './fragments.ts'
-import { exchangeIv } from './key-schedule.ts'
+import { isFirstMessage, isOfPhase1, noCookie } from './cookies.ts'
+import { DeadPeerDetection, defaultDpdAfterMs } from './dead-peer-detection.ts'
+import type { Child, IsakmpEvent, IsakmpInput } from './event.ts'
+import { Reassembly } from './fragments.ts'
+import type { IsakmpOptions } from './isakmp-options.ts'
+import { IsakmpWriter, notification } from './isakmp-writer.ts'
 import type { MainModeState } from './main-mode.ts'
-import { encodeMessage, openMessage } from './message.ts'
-import { type CookiePair, isSamePath, type Path } from './path.ts'
+import { openCounted } from './message.ts'
+import { type CookiePair, isSamePath, noPath, type Path } from './path.ts'
 import { Phase1 } from './phase1.ts'
-import type { Phase1Options } from './phase1-options.ts'
-import { CbcChain } from './protection.ts'
-import {
-  type ProtectedService,
-  QuickModeExchange,
-  type QuickModeIntent,
-  spiBytes,
-} from './quick-mode-exchange.ts'
+import { spiBytes } from './quick-mode-exchange.ts'
+import { QuickModes } from './quick-modes.ts'
 import { type RepetitionId, Repetitions, ReplyCache } from './repetition.ts'
 import {
   COOKIE_BYTES,
@@ -40,72 +37,30 @@ import {
   parseHeader,
 } from './wire/header.ts'
 import { ExchangeType, NotifyType, notifyName, PayloadType, ProtocolId } from './wire/numbers.ts'
-import {
-  encodePayloads,
-  filterPayloads,
-  type Payload,
-  type PayloadOf,
-  parsePayloads,
-} from './wire/payload.ts'
+import { type PayloadOf, parsePayloads } from './wire/payload.ts'
 
 /** Implementation constants. */
 const halfOpenMs = 30_000
 const keptMessageIds = 256
-const mostExchanges = 16
-const mostChildren = 32
-const mostWaitingChildren = 8
-/** Time for repetitions of an exchange's messages. */
-const forgetExchangeMs = 40_000
-const defaultDpdAfterMs = 30_000
-const dpdRetryMs = 5_000
-const mostDpdTries = 5
 
-export const udpL2tp: ProtectedService = { protocol: 17, port: 1701 }
-
-export interface IsakmpOptions extends Phase1Options {
-  readonly counters: Counters
-  readonly faults: FaultCounters
-  /** A fresh inbound SPI, unique in the server and at least 256 (RFC 4303 §2.1). */
-  allocateSpi(): number
-  /** The traffic that ESP carries; UDP port 1701 when absent. */
-  readonly service?: ProtectedService
-  /** Silence after which a peer that can is asked whether it lives (RFC 3706), ms; 0 never. */
-  readonly dpdAfterMs?: number
-  readonly halfOpenTimeoutMs?: number
-  readonly sendsOriginalAddresses?: boolean
-}
-
-type TimerName = 'half-open' | 'dpd' | 'soft' | 'hard' | `forget:${number}`
-
-const noPath: Path = {
-  local: { address: '0.0.0.0', port: 0 },
-  peer: { address: '0.0.0.0', port: 0 },
-  isFloated: false,
-}
-const noCookie = new Uint8Array(COOKIE_BYTES)
+type TimerName = 'half-open' | 'soft' | 'hard'
 
 export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
   readonly #options: IsakmpOptions
   readonly #outbox = new Outbox<IsakmpEvent>()
   readonly #timers = new TimerTable<TimerName>()
   readonly #ownCookie: Uint8Array
-  readonly #exchanges = new Map<number, QuickModeExchange>()
   readonly #children: ChildStore
-  readonly #waiting: ChildRequest[] = []
+  readonly #quickModes: QuickModes
+  readonly #dpd: DeadPeerDetection
+  readonly #writer: IsakmpWriter
   readonly #replies = new ReplyCache()
   readonly #messageIds = new Set<number>()
   readonly #repetitions = new Repetitions()
   readonly #reassembly = new Reassembly()
   #phase1: Phase1 | undefined
-  /** What is sent while a message is handled: the reply to its repetition. */
-  #recording: Uint8Array[] | undefined
-  #fragmentId = 0
-  #lastAliveMs = 0
-  #dpdTries = 0
-  #dpdSequence: number
   #wasUp = false
   #isClosedByPeer = false
-  #isQuiet = false
   #isClosed = false
   #nowMs = 0
 
@@ -114,7 +69,36 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     this.#ownCookie = randomBytes(options.random, COOKIE_BYTES)
     const { phase2Lifetimes } = options.policy
     this.#children = new ChildStore(options.random, phase2Lifetimes.seconds)
-    this.#dpdSequence = randomU32(options.random) >>> 1
+    this.#dpd = new DeadPeerDetection(options.random, options.dpdAfterMs ?? defaultDpdAfterMs)
+    const machine = this
+    const host = {
+      get phase1() {
+        return machine.#phase1
+      },
+      get cookies() {
+        return machine.cookies
+      },
+      get nowMs() {
+        return machine.#nowMs
+      },
+      random: options.random,
+      isExchange: (messageId: number) => this.#quickModes.has(messageId),
+      transmit: (bytes: Uint8Array) => this.#outbox.transmit(bytes),
+      count: (name: string) => options.counters.count(name),
+      authentic: (path: Path) => this.#authentic(path),
+      event: (event: IsakmpEvent) => this.#outbox.event(event),
+      unexpected: (what: string) => this.#unexpected('phase-2', what),
+      childUp: (child: Child, canSend: boolean) => this.#childUp(child, canSend),
+      dropChild: (inboundSpi: number, detail: string) => this.#dropChild(inboundSpi, 'us', detail),
+    }
+    this.#writer = new IsakmpWriter(host, this.#repetitions)
+    this.#quickModes = new QuickModes(
+      options,
+      host,
+      this.#writer,
+      this.#repetitions,
+      this.#children,
+    )
   }
 
   get state(): MainModeState {
@@ -160,17 +144,17 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
         }
         break
       case 'open-child':
-        this.#openChild(input.request)
+        this.#quickModes.openChild(input.request)
         break
       case 'rekey-child':
-        this.#rekeyChild(input.inboundSpi)
+        this.#quickModes.rekeyChild(input.inboundSpi)
         break
       case 'close-child':
         this.#closeChild(input.inboundSpi, 'closed here')
         break
       case 'traffic':
-        this.#lastAliveMs = nowMs
-        this.#confirmByTraffic(input.inboundSpi)
+        this.#dpd.heard(nowMs)
+        this.#quickModes.confirmByTraffic(input.inboundSpi)
         break
       case 'peer-moved':
         this.#moveTo(input.path)
@@ -180,7 +164,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
         for (const child of input.children) this.#children.succeed(child, nowMs)
         break
       case 'replaced':
-        this.#isQuiet = true
+        this.#writer.silence()
         this.#phase1?.close('replaced', 'replaced by a newer SA')
         break
       case 'close':
@@ -198,6 +182,8 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
   nextDeadlineMs(): number {
     return Math.min(
       this.#timers.nextDeadlineMs(),
+      this.#quickModes.nextDeadlineMs(),
+      this.#dpd.nextDeadlineMs(),
       this.#children.nextDeadlineMs(),
       this.#repetitions.nextDeadlineMs(),
     )
@@ -205,10 +191,10 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
 
   #begin(cookies: CookiePair, path: Path): Phase1 {
     const phase1 = new Phase1(this.#options, cookies, path, {
-      send: payloads => this.#sendPhase1(payloads, undefined),
-      sendSealed: (payloads, chain) => this.#sendPhase1(payloads, chain),
-      sendNotify: notifyType => this.#sendPlainNotify(notifyType),
-      sendDelete: () => this.#sendIsakmpDelete(),
+      send: payloads => this.#writer.phase1(payloads, undefined),
+      sendSealed: (payloads, chain) => this.#writer.phase1(payloads, chain),
+      sendNotify: notifyType => this.#writer.plainNotify(notifyType),
+      sendDelete: () => this.#writer.isakmpDelete(),
       up: () => this.#up(),
       down: (cause, detail) => this.#down(cause, detail),
       unexpected: what => this.#unexpected(this.state, what),
@@ -230,7 +216,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     const header = parseHeader(bytes, 0)
     const phase1 = this.#phase1 ?? this.#answerStranger(header, path)
     if (phase1 === undefined) return
-    if (!this.#isOurs(header, phase1)) {
+    if (!isOfPhase1(header, phase1)) {
       this.#options.counters.count('ikev1-unknown-cookies')
       return
     }
@@ -246,36 +232,20 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
       for (const reply of known) this.#outbox.transmit(Uint8Array.from(reply))
       return
     }
-    this.#recording = []
+    this.#writer.record()
     const isAccepted = this.#dispatch(header, message, phase1, path)
-    const recorded = this.#recording
-    this.#recording = undefined
+    const recorded = this.#writer.takeRecording()
     if (isAccepted && recorded.length > 0) this.#replies.keep(key, recorded)
   }
 
   /** The first message of a peer that initiates. */
   #answerStranger(header: IsakmpHeader, path: Path): Phase1 | undefined {
-    const isFirst =
-      header.exchangeType === ExchangeType.identityProtection &&
-      header.messageId === 0 &&
-      equalBytes(header.responderCookie, noCookie) &&
-      !equalBytes(header.initiatorCookie, noCookie)
-    if (!isFirst) {
+    if (!isFirstMessage(header)) {
       this.#options.counters.count('ikev1-not-a-first-message')
       return undefined
     }
     const { initiatorCookie } = header
     return this.#begin({ initiatorCookie, responderCookie: this.#ownCookie }, path)
-  }
-
-  #isOurs(header: IsakmpHeader, phase1: Phase1): boolean {
-    const { initiatorCookie, responderCookie } = phase1.cookies
-    if (!equalBytes(header.initiatorCookie, initiatorCookie)) return false
-    if (equalBytes(header.responderCookie, responderCookie)) return true
-    // Message 2 tells the initiator the responder's cookie; message 1 comes again without one.
-    return phase1.isInitiator
-      ? phase1.state === 'sa-sent'
-      : equalBytes(header.responderCookie, noCookie)
   }
 
   #receiveFragment(bytes: Uint8Array, header: IsakmpHeader, path: Path): void {
@@ -308,7 +278,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
         return this.#receivePlainPhase1(header, message, phase1, path)
       case ExchangeType.quickMode:
         if (isEncrypted && phase1.state === 'established') {
-          return this.#receiveQuickMode(header, message, phase1, path)
+          return this.#quickModes.receive(header, message, phase1, path)
         }
         this.#unexpected(this.state, 'quick mode')
         return false
@@ -347,32 +317,8 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     return phase1.receive(parsed.payloads, header.responderCookie)
   }
 
-  /** The payloads behind a good hash, undefined when the message is not authentic. */
-  #open(
-    header: IsakmpHeader,
-    message: Uint8Array,
-    chain: CbcChain,
-    hashOf: (rest: Uint8Array) => Uint8Array,
-  ): readonly Payload[] | undefined {
-    const opened = openMessage(header, message, chain, hashOf)
-    switch (opened.type) {
-      case 'authentic':
-        return opened.payloads
-      case 'malformed':
-        this.#options.faults.count(opened.fault)
-        return undefined
-      case 'bad-ciphertext':
-      case 'bad-hash':
-        this.#options.counters.count(`ikev1-${opened.type}`)
-        return undefined
-      default:
-        return assertNever(opened)
-    }
-  }
-
   #authentic(path: Path): void {
-    this.#lastAliveMs = this.#nowMs
-    this.#dpdTries = 0
+    this.#dpd.heard(this.#nowMs)
     this.#moveTo(path)
   }
 
@@ -381,164 +327,6 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     if (phase1 === undefined || isSamePath(phase1.path, path)) return
     phase1.setPath(path)
     this.#outbox.event({ type: 'path-changed', path })
-  }
-
-  // Quick mode
-
-  #receiveQuickMode(
-    header: IsakmpHeader,
-    message: Uint8Array,
-    phase1: Phase1,
-    path: Path,
-  ): boolean {
-    const { keys } = phase1
-    const { messageId } = header
-    if (keys === undefined || messageId === 0) return false
-    const known = this.#exchanges.get(messageId)
-    if (known === undefined) {
-      if (this.#exchanges.size >= mostExchanges || this.#children.size >= mostChildren) {
-        this.#options.counters.count('ikev1-too-many-exchanges')
-        return false
-      }
-      const chain = this.#newChain(phase1, messageId)
-      if (chain === undefined) return false
-      const payloads = this.#open(header, message, chain, rest => keys.messageHash(messageId, rest))
-      if (payloads === undefined) return false
-      this.#authentic(path)
-      const exchange = this.#newExchange(messageId, chain, phase1)
-      exchange.receiveRequest(payloads, this.#nowMs, this.#predecessor(payloads))
-      this.#forgetLater(exchange)
-      return true
-    }
-    switch (known.state) {
-      case 'request-sent': {
-        const payloads = this.#open(header, message, known.chain, rest =>
-          keys.messageHash(messageId, known.nonceI, rest),
-        )
-        if (payloads === undefined) return false
-        this.#authentic(path)
-        this.#repetitions.stop(messageId)
-        known.receiveAnswer(payloads, this.#nowMs)
-        this.#forgetLater(known)
-        return true
-      }
-      case 'answered': {
-        const { nonceI, nonceR } = known
-        const payloads = this.#open(header, message, known.chain, () =>
-          keys.confirmationHash(messageId, nonceI, nonceR),
-        )
-        if (payloads === undefined) return false
-        this.#authentic(path)
-        known.confirm()
-        return true
-      }
-      default:
-        this.#unexpected('phase-2', `message in ${known.state}`)
-        return false
-    }
-  }
-
-  #newChain(phase1: Phase1, messageId: number): CbcChain | undefined {
-    const { keys, chain } = phase1
-    if (keys === undefined || chain === undefined) return undefined
-    return new CbcChain(keys, exchangeIv(keys.suite, chain.iv, messageId))
-  }
-
-  #newExchange(messageId: number, chain: CbcChain, phase1: Phase1): QuickModeExchange {
-    const { policy, random, service = udpL2tp, sendsOriginalAddresses = true } = this.#options
-    const exchange: QuickModeExchange = new QuickModeExchange(
-      messageId,
-      chain,
-      phase1,
-      {
-        policy,
-        random,
-        service,
-        sendsOriginalAddresses,
-        allocateSpi: () => this.#options.allocateSpi(),
-      },
-      {
-        send: payloads => this.#sendQuickMode(exchange, payloads),
-        sendConfirmation: () => this.#sendConfirmation(exchange),
-        sendNotify: notifyType =>
-          this.#sendInformational([notification(ProtocolId.esp, notifyType)]),
-        childUp: (child, canSend) => this.#childUp(child, canSend),
-        childConfirmed: child => {
-          this.#repetitions.stop(messageId)
-          this.#outbox.event({ type: 'child-confirmed', inboundSpi: child.inboundSpi })
-        },
-        childDown: (child, detail) => this.#dropChild(child.inboundSpi, 'us', detail),
-        failed: detail => {
-          this.#repetitions.stop(messageId)
-          this.#childFailed(exchange.reference, detail)
-        },
-        unexpected: what => this.#unexpected('phase-2', what),
-      },
-    )
-    this.#exchanges.set(messageId, exchange)
-    return exchange
-  }
-
-  #forgetLater(exchange: QuickModeExchange): void {
-    this.#timers.set(`forget:${exchange.messageId}`, this.#nowMs + forgetExchangeMs)
-  }
-
-  #predecessor(payloads: readonly Payload[]): number | undefined {
-    const [peer, local] = filterPayloads(payloads, 'ID')
-    return this.#children.newestFor(peer, local)?.inboundSpi
-  }
-
-  #openChild(request: ChildRequest): void {
-    if (this.state !== 'established') {
-      if (this.#waiting.length >= mostWaitingChildren) {
-        this.#childFailed(request.reference, 'too many requests')
-      } else this.#waiting.push(request)
-      return
-    }
-    this.#startQuickMode({
-      localSelector: request.localSelector,
-      peerSelector: request.peerSelector,
-      group: request.isPerfectForwardSecret ? this.#phase1?.choice?.suite.group : undefined,
-      replaces: undefined,
-      reference: request.reference,
-    })
-  }
-
-  #rekeyChild(inboundSpi: number): void {
-    const child = this.#children.get(inboundSpi)
-    if (child === undefined || this.state !== 'established') return
-    this.#startQuickMode({
-      localSelector: child.localSelector,
-      peerSelector: child.peerSelector,
-      group: child.group,
-      replaces: inboundSpi,
-      reference: undefined,
-    })
-  }
-
-  #startQuickMode(intent: QuickModeIntent): void {
-    const phase1 = this.#phase1
-    if (phase1 === undefined) return
-    const messageId = this.#freshMessageId()
-    const chain = this.#newChain(phase1, messageId)
-    if (chain === undefined || this.#exchanges.size >= mostExchanges) {
-      this.#childFailed(intent.reference, 'too many exchanges')
-      return
-    }
-    this.#newExchange(messageId, chain, phase1).open(intent)
-  }
-
-  #childFailed(reference: number | undefined, detail: string): void {
-    if (reference !== undefined) this.#outbox.event({ type: 'child-failed', reference, detail })
-    else this.#options.counters.count('ikev1-quick-mode-failed')
-  }
-
-  #confirmByTraffic(inboundSpi: number): void {
-    for (const exchange of this.#exchanges.values()) {
-      if (exchange.state === 'answered' && exchange.child?.inboundSpi === inboundSpi) {
-        exchange.confirm()
-      }
-    }
   }
 
   // Children
@@ -551,7 +339,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
 
   #closeChild(inboundSpi: number, detail: string): void {
     if (this.#children.get(inboundSpi) === undefined) return
-    this.#sendInformational([
+    this.#writer.informational([
       { type: 'D', protocolId: ProtocolId.esp, spis: [spiBytes(inboundSpi)] },
     ])
     this.#dropChild(inboundSpi, 'us', detail)
@@ -580,9 +368,15 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
       this.#options.counters.count('ikev1-replay')
       return false
     }
-    const chain = this.#newChain(phase1, messageId)
+    const chain = phase1.exchangeChain(messageId)
     if (chain === undefined) return false
-    const payloads = this.#open(header, message, chain, rest => keys.messageHash(messageId, rest))
+    const payloads = openCounted(
+      header,
+      message,
+      chain,
+      rest => keys.messageHash(messageId, rest),
+      this.#options,
+    )
     if (payloads === undefined) return false
     this.#messageIds.add(messageId)
     for (const oldest of this.#messageIds) {
@@ -602,18 +396,18 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     const { notifyType } = notify
     switch (notifyType) {
       case NotifyType['R-U-THERE']:
-        this.#sendInformational([
+        this.#writer.informational([
           notification(
             ProtocolId.isakmp,
             NotifyType['R-U-THERE-ACK'],
-            this.#cookieSpi(),
+            this.#writer.cookieSpi(),
             notify.data,
           ),
         ])
         return
       case NotifyType['R-U-THERE-ACK']:
         // The message is authentic, so the peer lives; an old number is only worth a count.
-        if (u32(notify.data, 0) !== this.#dpdSequence) {
+        if (!this.#dpd.isAnswer(notify.data)) {
           this.#options.counters.count('ikev1-dpd-old-sequence')
         }
         return
@@ -624,18 +418,16 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
         break
     }
     // RFC 2408 §3.14.1: below 16384 are errors. Without an SPI it means the one that waits.
-    const waiting = [...this.#exchanges.values()].filter(one => one.state === 'request-sent')
-    const [only] = waiting
-    if (notifyType < 16_384 && waiting.length === 1) only?.refused(notifyName(notifyType))
+    if (notifyType < 16_384) this.#quickModes.refused(notifyName(notifyType))
     this.#outbox.event({ type: 'notified', notifyType, name: notifyName(notifyType) })
   }
 
   #receiveDelete(payload: PayloadOf<'D'>, phase1: Phase1): void {
     if (payload.protocolId === ProtocolId.isakmp) {
-      const own = this.#cookieSpi()
+      const own = this.#writer.cookieSpi()
       if (!payload.spis.some(spi => equalBytes(spi, own))) return
       this.#isClosedByPeer = true
-      this.#isQuiet = true
+      this.#writer.silence()
       phase1.close('user-request', 'deleted by the peer')
       return
     }
@@ -649,13 +441,6 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     }
   }
 
-  #cookieSpi(): Uint8Array {
-    const spi = new Uint8Array(2 * COOKIE_BYTES)
-    spi.set(this.cookies.initiatorCookie)
-    spi.set(this.cookies.responderCookie, COOKIE_BYTES)
-    return spi
-  }
-
   // Life of phase 1
 
   #up(): void {
@@ -666,7 +451,6 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     this.#timers.clear('half-open')
     this.#reassembly.clear()
     this.#repetitions.stop('phase-1')
-    this.#lastAliveMs = this.#nowMs
     const ours = this.#options.policy.phase1Lifetimes.seconds
     const theirs = choice.lifetimes.seconds
     const seconds = theirs > 0 ? theirs : ours
@@ -676,7 +460,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
       const softMs = softSeconds * 1_000 * softShare(this.#options.random, phase1.isInitiator)
       this.#timers.set('soft', this.#nowMs + softMs)
     }
-    this.#armDpd()
+    this.#dpd.start(this.#nowMs, phase1.vendorIds.has('DPD'))
     this.#outbox.event({
       type: 'phase1-up',
       isInitiator: phase1.isInitiator,
@@ -690,7 +474,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
       subject: phase1.subject,
     })
     if (phase1.isPeerNew) this.#outbox.event({ type: 'initial-contact' })
-    for (const request of this.#waiting.splice(0)) this.#openChild(request)
+    this.#quickModes.startWaiting()
   }
 
   #closeAll(cause: DisconnectCause): void {
@@ -701,7 +485,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     }
     const spis = this.children.map(child => spiBytes(child.inboundSpi))
     if (spis.length > 0 && phase1.state === 'established') {
-      this.#sendInformational([{ type: 'D', protocolId: ProtocolId.esp, spis }])
+      this.#writer.informational([{ type: 'D', protocolId: ProtocolId.esp, spis }])
     }
     for (const { inboundSpi } of this.children) {
       this.#dropChild(inboundSpi, 'us', cause)
@@ -713,11 +497,8 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     if (this.#isClosed) return
     this.#isClosed = true
     this.#timers.clearAll()
-    for (const { reference } of this.#waiting.splice(0)) this.#childFailed(reference, detail)
-    for (const exchange of this.#exchanges.values()) {
-      if (exchange.state === 'request-sent') this.#childFailed(exchange.reference, detail)
-      exchange.destroy()
-    }
+    this.#dpd.stop()
+    this.#quickModes.close(detail)
     const children = this.children
     this.#outbox.event({
       type: 'closed',
@@ -727,7 +508,6 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
       detail,
       children,
     })
-    this.#exchanges.clear()
     this.#children.clear()
     this.#replies.clear()
     this.#repetitions.clear()
@@ -738,6 +518,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
   // Time
 
   #onTimeout(): void {
+    this.#quickModes.onTimeout()
     for (
       let name = this.#timers.takeExpired(this.#nowMs);
       name !== undefined;
@@ -746,6 +527,8 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
       this.#expire(name)
       if (this.#isClosed) return
     }
+    this.#askForLife()
+    if (this.#isClosed) return
     for (
       let due = this.#repetitions.takeDue(this.#nowMs);
       due !== undefined;
@@ -754,7 +537,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
       if (due.type === 'gave-up') this.#giveUp(due.id)
       else {
         this.#options.counters.count('ikev1-retransmission')
-        this.#transmit(due.datagrams)
+        this.#writer.transmit(due.datagrams)
       }
       if (this.#isClosed) return
     }
@@ -764,7 +547,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
       due = this.#children.takeExpired(this.#nowMs)
     ) {
       const { inboundSpi } = due.child
-      if (due.deadline === 'rekey') this.#rekeyChild(inboundSpi)
+      if (due.deadline === 'rekey') this.#quickModes.rekeyChild(inboundSpi)
       else this.#closeChild(inboundSpi, due.deadline === 'retire' ? 'replaced' : 'lifetime over')
     }
   }
@@ -778,11 +561,8 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
       case 'soft':
         this.#outbox.event({ type: 'rekey-due' })
         break
-      case 'dpd':
-        this.#askForLife()
-        break
       default:
-        this.#forgetExchange(Number(name.slice('forget:'.length)))
+        assertNever(name)
     }
   }
 
@@ -791,145 +571,22 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
       this.#phase1?.expire()
       return
     }
-    const exchange = this.#exchanges.get(id)
-    exchange?.expire()
-    if (exchange !== undefined) this.#forgetLater(exchange)
-  }
-
-  #forgetExchange(messageId: number): void {
-    const exchange = this.#exchanges.get(messageId)
-    if (exchange === undefined) return
-    exchange.expire()
-    exchange.destroy()
-    this.#exchanges.delete(messageId)
-    this.#repetitions.stop(messageId)
-  }
-
-  #armDpd(): void {
-    const { dpdAfterMs = defaultDpdAfterMs } = this.#options
-    if (dpdAfterMs > 0 && this.#phase1?.vendorIds.has('DPD')) {
-      this.#timers.set('dpd', this.#lastAliveMs + dpdAfterMs)
-    }
+    this.#quickModes.giveUp(id)
   }
 
   #askForLife(): void {
-    const { dpdAfterMs = defaultDpdAfterMs } = this.#options
-    if (this.#nowMs - this.#lastAliveMs < dpdAfterMs) {
-      this.#dpdTries = 0
-      this.#armDpd()
-      return
-    }
-    if (this.#dpdTries === mostDpdTries) {
-      this.#isQuiet = true
+    const verdict = this.#dpd.onTimeout(this.#nowMs)
+    if (verdict.type === 'ask') {
+      const spi = this.#writer.cookieSpi()
+      this.#writer.informational([
+        notification(ProtocolId.isakmp, NotifyType['R-U-THERE'], spi, verdict.sequence),
+      ])
+    } else if (verdict.type === 'gone') {
+      this.#writer.silence()
       for (const { inboundSpi } of this.children) {
         this.#dropChild(inboundSpi, 'us', 'the peer is gone')
       }
       this.#phase1?.close('lost-carrier', 'no answer to R-U-THERE')
-      return
-    }
-    this.#dpdTries++
-    this.#dpdSequence = (this.#dpdSequence + 1) >>> 0
-    const sequence = new Uint8Array(4)
-    putU32(sequence, 0, this.#dpdSequence)
-    this.#sendInformational([
-      notification(ProtocolId.isakmp, NotifyType['R-U-THERE'], this.#cookieSpi(), sequence),
-    ])
-    this.#timers.set('dpd', this.#nowMs + dpdRetryMs)
-  }
-
-  // Sending
-
-  #sendPhase1(payloads: readonly Payload[], chain: CbcChain | undefined): void {
-    const datagrams = this.#message(ExchangeType.identityProtection, 0, payloads, chain)
-    // Responders answer; what gets lost, the initiator asks for again.
-    if (this.#phase1?.isInitiator === true)
-      this.#repetitions.start('phase-1', datagrams, this.#nowMs)
-    this.#transmit(datagrams)
-  }
-
-  #sendPlainNotify(notifyType: number): void {
-    const payloads = [notification(ProtocolId.isakmp, notifyType)]
-    const messageId = this.#freshMessageId()
-    this.#transmit(this.#message(ExchangeType.informational, messageId, payloads, undefined))
-  }
-
-  #sendIsakmpDelete(): void {
-    if (this.#isQuiet) return
-    this.#sendInformational([
-      { type: 'D', protocolId: ProtocolId.isakmp, spis: [this.#cookieSpi()] },
-    ])
-  }
-
-  #sendInformational(payloads: readonly Payload[]): void {
-    const phase1 = this.#phase1
-    const { keys } = phase1 ?? {}
-    if (phase1 === undefined || keys === undefined || this.#isQuiet) return
-    const messageId = this.#freshMessageId()
-    const chain = this.#newChain(phase1, messageId)
-    const hash = keys.messageHash(messageId, encodePayloads(payloads))
-    const sealed: Payload[] = [{ type: 'HASH', data: hash }, ...payloads]
-    this.#transmit(this.#message(ExchangeType.informational, messageId, sealed, chain))
-  }
-
-  #sendQuickMode(exchange: QuickModeExchange, payloads: readonly Payload[]): void {
-    const { keys } = this.#phase1 ?? {}
-    if (keys === undefined) return
-    const { messageId, chain, nonceI } = exchange
-    const rest = encodePayloads(payloads)
-    const hash =
-      exchange.state === 'request-sent'
-        ? keys.messageHash(messageId, rest)
-        : keys.messageHash(messageId, nonceI, rest)
-    const sealed: Payload[] = [{ type: 'HASH', data: hash }, ...payloads]
-    const datagrams = this.#message(ExchangeType.quickMode, messageId, sealed, chain)
-    this.#repetitions.start(messageId, datagrams, this.#nowMs)
-    this.#transmit(datagrams)
-  }
-
-  #sendConfirmation(exchange: QuickModeExchange): void {
-    const { keys } = this.#phase1 ?? {}
-    if (keys === undefined) return
-    const { messageId, chain, nonceI, nonceR } = exchange
-    const hash = keys.confirmationHash(messageId, nonceI, nonceR)
-    this.#transmit(
-      this.#message(ExchangeType.quickMode, messageId, [{ type: 'HASH', data: hash }], chain),
-    )
-  }
-
-  /** The datagrams of a message: one, or its fragments. */
-  #message(
-    exchangeType: number,
-    messageId: number,
-    payloads: readonly Payload[],
-    chain: CbcChain | undefined,
-  ): Uint8Array[] {
-    const bytes = encodeMessage(this.cookies, exchangeType, messageId, payloads, chain)
-    if (bytes === undefined) {
-      this.#options.counters.count('ikev1-cipher-missing')
-      return []
-    }
-    return this.#canFragment() && bytes.length > largestUnfragmentedBytes
-      ? fragment(bytes, ++this.#fragmentId & 0xffff)
-      : [bytes]
-  }
-
-  /** Windows takes fragments only where it expects certificates. */
-  #canFragment(): boolean {
-    const phase1 = this.#phase1
-    return phase1?.choice?.method === 'rsa-signatures' && phase1.vendorIds.has('FRAGMENTATION')
-  }
-
-  #transmit(datagrams: readonly Uint8Array[]): void {
-    for (const bytes of datagrams) {
-      this.#recording?.push(bytes)
-      this.#outbox.transmit(Uint8Array.from(bytes))
-    }
-  }
-
-  #freshMessageId(): number {
-    for (;;) {
-      const messageId = randomU32(this.#options.random)
-      if (!this.#exchanges.has(messageId)) return messageId
     }
   }
 
@@ -937,13 +594,4 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     this.#options.counters.count('ikev1-unexpected')
     this.#outbox.event({ type: 'unexpected', state, what })
   }
-}
-
-function notification(
-  protocolId: number,
-  notifyType: number,
-  spi: Uint8Array = new Uint8Array(0),
-  data: Uint8Array = new Uint8Array(0),
-): PayloadOf<'N'> {
-  return { type: 'N', protocolId, notifyType, spi, data }
 }

@@ -1,6 +1,7 @@
 /** Whole ISAKMP messages: a header, payloads, and encryption with a keyed hash in front (RFC 2409 §5). */
 import { equalBytes } from '../core/bytes.ts'
-import type { WireFault } from '../core/faults.ts'
+import { assertNever } from '../core/errors.ts'
+import type { Counters, FaultCounters, WireFault } from '../core/faults.ts'
 import { wipe } from '../core/secret.ts'
 import type { CookiePair } from './path.ts'
 import type { CbcChain } from './protection.ts'
@@ -63,4 +64,28 @@ export function openMessage(
   opened.accept()
   wipe(plaintext)
   return { type: 'authentic', payloads }
+}
+
+/** The payloads behind a good hash, undefined when the message is not authentic, which is counted. */
+export function openCounted(
+  header: IsakmpHeader,
+  message: Uint8Array,
+  chain: CbcChain,
+  hashOf: (rest: Uint8Array) => Uint8Array,
+  { counters, faults }: { readonly counters: Counters; readonly faults: FaultCounters },
+): readonly Payload[] | undefined {
+  const opened = openMessage(header, message, chain, hashOf)
+  switch (opened.type) {
+    case 'authentic':
+      return opened.payloads
+    case 'malformed':
+      faults.count(opened.fault)
+      return undefined
+    case 'bad-ciphertext':
+    case 'bad-hash':
+      counters.count(`ikev1-${opened.type}`)
+      return undefined
+    default:
+      return assertNever(opened)
+  }
 }

@@ -17,6 +17,13 @@ export interface Path {
   readonly isFloated: boolean
 }
 
+/** Before a datagram has come. */
+export const noPath: Path = {
+  local: { address: '0.0.0.0', port: 0 },
+  peer: { address: '0.0.0.0', port: 0 },
+  isFloated: false,
+}
+
 export interface NatState {
   readonly isLocalBehindNat: boolean
   readonly isPeerBehindNat: boolean

@@ -10,7 +10,7 @@ import { type Secret, wipe } from '../core/secret.ts'
 import type { KeyExchangeOffer } from '../crypto/key-exchange.ts'
 import { keyExchange } from '../crypto/key-exchanges.ts'
 import { isSignatureGood, signHash } from './certificates.ts'
-import { Phase1Keys, phase1Iv } from './key-schedule.ts'
+import { exchangeIv, Phase1Keys, phase1Iv } from './key-schedule.ts'
 import { type MainModeEvent, type MainModeState, mainModeTable } from './main-mode.ts'
 import {
   addressBytes,
@@ -153,6 +153,13 @@ export class Phase1 {
 
   get chain(): CbcChain | undefined {
     return this.#candidates[0]?.chain
+  }
+
+  /** For the messages of one later exchange (RFC 2409, appendix B); undefined before there are keys. */
+  exchangeChain(messageId: number): CbcChain | undefined {
+    const { keys, chain } = this
+    if (keys === undefined || chain === undefined) return undefined
+    return new CbcChain(keys, exchangeIv(keys.suite, chain.iv, messageId))
   }
 
   setPath(path: Path): void {

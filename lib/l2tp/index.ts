@@ -10,7 +10,8 @@ export type {
   PeerIdentity,
   ProxyState,
 } from './event.ts'
-export { TunnelMachine, type TunnelOptions } from './tunnel-machine.ts'
+export { TunnelMachine } from './tunnel-machine.ts'
+export type { TunnelOptions } from './tunnel-options.ts'
 export {
   defaultTunnelLimits,
   type Tunnel,

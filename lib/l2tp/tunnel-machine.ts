@@ -1,27 +1,10 @@
-/**
- * One L2TP tunnel: the control connection of RFC 2661 §7.2 with its calls (§7.4), for LNS and LAC,
- * initiator and responder. The states stand in `control-connection.ts` and `call-table.ts`; delivery
- * is `control-channel.ts`. Which side we are is decided by who opens: `open` or a request received.
- */
-import { u32 } from '../core/bytes.ts'
-import type { DisconnectCause } from '../core/disconnect-cause.ts'
 import { assertNever } from '../core/errors.ts'
-import { type Counters, type FaultCounters, WireFault } from '../core/faults.ts'
+import { WireFault } from '../core/faults.ts'
 import { type Machine, Outbox, type Output, type Timeout } from '../core/machine.ts'
-import { type RandomSource, randomBytes } from '../core/random.ts'
-import type { Secret } from '../core/secret.ts'
+import { randomBytes } from '../core/random.ts'
 import { TimerTable } from '../core/timers.ts'
-import { challengeResponse, createAvpHiding, isResponseGood } from './avp-hiding.ts'
-import { Call } from './call.ts'
-import type { CallRole } from './call-table.ts'
-import {
-  type CloseReason,
-  callReason,
-  peerCallReason,
-  peerStopReason,
-  stopReason,
-  versionNotSupported,
-} from './close-reason.ts'
+import { challengeResponse, createAvpHiding } from './avp-hiding.ts'
+import { type CloseReason, callReason, peerStopReason, stopReason } from './close-reason.ts'
 import { ControlChannel, fullCycleMs } from './control-channel.ts'
 import {
   type ControlConnectionAction,
@@ -30,7 +13,9 @@ import {
   controlConnectionTable,
 } from './control-connection.ts'
 import type { L2tpEvent, L2tpInput } from './event.ts'
-import { randomId } from './random-id.ts'
+import { compareTieBreakers, refusalOfPeer, refusalOfResponse } from './peer-proof.ts'
+import { TunnelCalls } from './tunnel-calls.ts'
+import type { TunnelOptions } from './tunnel-options.ts'
 import {
   checkHeader,
   headerBytes,
@@ -53,56 +38,17 @@ import {
 
 /** Specification constants. */
 const protocolVersion = 0x0100
-const majorVersion = 1
 /** RFC 2661 §5.5: the suggested silence before a Hello. */
 const defaultHelloAfterMs = 60_000
 
 /** Implementation constants. */
 const challengeBytes = 16
 const defaultSetupMs = 30_000
-const defaultCallSetupMs = 60_000
 const defaultReceiveWindowPackets = 16
-const defaultMostCalls = 64
 /** Both framings and bearers (§4.4.3): nothing here depends on them. */
 const bothKinds = 3
-const defaultConnectSpeedBps = 100_000_000
 /** What an unverified peer may make us send, as a multiple of what it sent. */
 const amplificationLimit = 3
-
-export interface TunnelOptions {
-  /** Unique among the server's tunnels, from `TunnelTable`. */
-  readonly localTunnelId: number
-  readonly hostName: string
-  readonly vendorName?: string
-  readonly random: RandomSource
-  readonly counters: Counters
-  readonly faults: FaultCounters
-  /** With a secret, the peer must prove that it knows it too, and hidden AVPs can be read. */
-  readonly secret?: Secret
-  /** Hide what may be hidden. Needs a secret. */
-  readonly hidesAvps?: boolean
-  /**
-   * The peer has proved that it receives at its address: always so inside IPsec. Otherwise at most
-   * 3 times the bytes received are sent until the tunnel is up.
-   */
-  readonly isPeerVerified: boolean
-  /** Silence before a Hello, ms; 0 sends none. */
-  readonly helloAfterMs?: number
-  /** From the first message to an established tunnel, ms. */
-  readonly setupTimeoutMs?: number
-  /** From the first message of a call to its last, ms. */
-  readonly callSetupTimeoutMs?: number
-  /** An established tunnel without a call is closed after this long, ms; 0 keeps it. */
-  readonly emptyTimeoutMs?: number
-  readonly mostCalls?: number
-  readonly receiveWindowPackets?: number
-  /** We serve callers: ICRQ is taken. */
-  readonly acceptsIncomingCalls?: boolean
-  /** We can reach callees: OCRQ is offered to the owner. */
-  readonly acceptsOutgoingCalls?: boolean
-  /** Told to the peer in ICCN and OCCN, bits per second. */
-  readonly connectSpeedBps?: number
-}
 
 export class TunnelMachine implements Machine<L2tpInput, L2tpEvent> {
   readonly localTunnelId: number
@@ -111,8 +57,7 @@ export class TunnelMachine implements Machine<L2tpInput, L2tpEvent> {
   readonly #timers = new TimerTable<'setup' | 'hello' | 'closing' | 'empty'>()
   readonly #channel: ControlChannel
   readonly #hiding: AvpHiding | undefined
-  readonly #calls = new Map<number, Call>()
-  readonly #callSetupDeadlines = new TimerTable<`${number}`>()
+  readonly #calls: TunnelCalls
   readonly #tieBreaker: Uint8Array
   #state: ControlConnectionState = 'idle'
   #peerTunnelId = 0
@@ -120,7 +65,6 @@ export class TunnelMachine implements Machine<L2tpInput, L2tpEvent> {
   #peerChallenge: Uint8Array | undefined
   #peer = { hostName: '', vendorName: '', firmwareRevision: 0 }
   #wasUp = false
-  #callSerialNumber = 0
   #lastAliveMs = Number.NEGATIVE_INFINITY
   /** The peer ended it: its StopCCN may come again (§5.7). */
   #lingers = false
@@ -133,6 +77,26 @@ export class TunnelMachine implements Machine<L2tpInput, L2tpEvent> {
     this.#hiding =
       options.secret === undefined ? undefined : createAvpHiding(options.secret, options.random)
     this.#tieBreaker = randomBytes(options.random, 8)
+    const machine = this
+    this.#calls = new TunnelCalls(options, {
+      get state() {
+        return machine.#state
+      },
+      get peerTunnelId() {
+        return machine.#peerTunnelId
+      },
+      get nowMs() {
+        return machine.#nowMs
+      },
+      send: (message, sessionId) => this.#send(message, sessionId),
+      event: event => this.#outbox.event(event),
+      openTunnel: () => {
+        if (this.#state === 'idle') this.#step('open', stopReason('nas-error', ''), 'us')
+        return this.#state === 'established'
+      },
+      callMade: () => this.#timers.clear('empty'),
+      callGone: () => this.#armEmpty(),
+    })
     this.#channel = new ControlChannel(
       options.receiveWindowPackets ?? defaultReceiveWindowPackets,
       {
@@ -173,11 +137,11 @@ export class TunnelMachine implements Machine<L2tpInput, L2tpEvent> {
         this.#step('open', stopReason('nas-error', ''), 'us')
         break
       case 'place-call':
-        this.#placeCall(input.call)
+        this.#calls.place(input.call)
         break
       case 'answer-call':
         this.#calls.get(input.sessionId)?.handle('answer')
-        this.#settleCall(input.sessionId)
+        this.#calls.settle(input.sessionId)
         break
       case 'close-call':
         this.#calls
@@ -207,7 +171,7 @@ export class TunnelMachine implements Machine<L2tpInput, L2tpEvent> {
     return Math.min(
       this.#timers.nextDeadlineMs(),
       this.#channel.nextDeadlineMs(),
-      this.#callSetupDeadlines.nextDeadlineMs(),
+      this.#calls.nextDeadlineMs(),
     )
   }
 
@@ -347,7 +311,7 @@ export class TunnelMachine implements Machine<L2tpInput, L2tpEvent> {
         if (this.#state !== 'established') this.#unexpected(message.type)
         return
       default:
-        if (this.#state === 'established') this.#dispatchToCall(message, sessionId)
+        if (this.#state === 'established') this.#calls.receive(message, sessionId)
         else this.#unexpected(message.type)
     }
   }
@@ -358,7 +322,7 @@ export class TunnelMachine implements Machine<L2tpInput, L2tpEvent> {
       return
     }
     this.#learnPeer(message)
-    const reason = this.#refusalOfPeer(message)
+    const reason = refusalOfPeer(message, this.#options.secret !== undefined)
     this.#stepMessage(reason === undefined ? 'sccrq' : 'sccrq-bad', message.type, reason)
   }
 
@@ -370,7 +334,8 @@ export class TunnelMachine implements Machine<L2tpInput, L2tpEvent> {
     }
     this.#learnPeer(message)
     const reason =
-      this.#refusalOfPeer(message) ?? this.#refusalOfResponse('sccrp', message.challengeResponse)
+      refusalOfPeer(message, this.#options.secret !== undefined) ??
+      this.#refusalOfResponse('sccrp', message.challengeResponse)
     this.#stepMessage(reason === undefined ? 'sccrp' : 'sccrp-bad', message.type, reason)
   }
 
@@ -388,29 +353,8 @@ export class TunnelMachine implements Machine<L2tpInput, L2tpEvent> {
     }
   }
 
-  #refusalOfPeer(message: Control<'sccrq'> | Control<'sccrp'>): CloseReason | undefined {
-    if (message.protocolVersion >>> 8 !== majorVersion) return versionNotSupported
-    if (message.assignedTunnelId === 0) {
-      return stopReason('protocol-error', 'tunnel ID 0', 'out-of-range')
-    }
-    if (message.challenge !== undefined && this.#options.secret === undefined) {
-      return stopReason('authentication-failed', 'no tunnel secret is set here')
-    }
-    return undefined
-  }
-
-  /** §5.1.1: who challenges, insists on the right response. */
-  #refusalOfResponse(
-    type: 'sccrp' | 'scccn',
-    response: Uint8Array | undefined,
-  ): CloseReason | undefined {
-    const { secret } = this.#options
-    if (secret === undefined || this.#ourChallenge === undefined) return undefined
-    if (response === undefined) {
-      return stopReason('authentication-failed', 'no challenge response')
-    }
-    if (isResponseGood(type, secret, this.#ourChallenge, response)) return undefined
-    return stopReason('authentication-failed', 'wrong challenge response')
+  #refusalOfResponse(type: 'sccrp' | 'scccn', response: Uint8Array | undefined) {
+    return refusalOfResponse(type, response, this.#options.secret, this.#ourChallenge)
   }
 
   // The control connection
@@ -516,7 +460,7 @@ export class TunnelMachine implements Machine<L2tpInput, L2tpEvent> {
         peer: this.#peer,
       })
     }
-    for (const call of [...this.#calls.values()]) call.handle('tunnel-open')
+    for (const call of this.#calls.all()) call.handle('tunnel-open')
   }
 
   #cleanUp(reason: CloseReason, by: 'peer' | 'us'): void {
@@ -527,133 +471,15 @@ export class TunnelMachine implements Machine<L2tpInput, L2tpEvent> {
     }
     this.#timers.set('closing', this.#nowMs + fullCycleMs)
     const callDownReason: CloseReason = { ...callReason(reason.cause, reason.message) }
-    for (const call of [...this.#calls.values()]) call.abandon(callDownReason, by)
+    for (const call of this.#calls.all()) call.abandon(callDownReason, by)
     this.#outbox.event({ type: 'tunnel-down', wasUp: this.#wasUp, by, reason })
-  }
-
-  // Calls
-
-  #placeCall(request: Extract<L2tpInput, { type: 'place-call' }>['call']): void {
-    const role = request.direction === 'incoming' ? 'incoming-lac' : 'outgoing-lns'
-    const mostCalls = this.#options.mostCalls ?? defaultMostCalls
-    if (this.#state === 'closing' || this.#calls.size >= mostCalls) {
-      const cause: DisconnectCause = this.#state === 'closing' ? 'lost-carrier' : 'session-limit'
-      this.#outbox.event({
-        type: 'call-down',
-        sessionId: 0,
-        reference: request.reference,
-        wasUp: false,
-        by: 'us',
-        reason: callReason(cause, ''),
-      })
-      return
-    }
-    this.#addCall(role, request).handle('open')
-  }
-
-  #addCall(
-    role: CallRole,
-    request: Extract<L2tpInput, { type: 'place-call' }>['call'] | undefined,
-  ) {
-    const sessionId = randomId(this.#options.random, id => this.#calls.has(id))
-    const machine = this
-    const call = new Call(role, sessionId, ++this.#callSerialNumber, request, {
-      send: (message, to) => this.#send(message, to),
-      event: event => this.#outbox.event(event),
-      openTunnel: () => {
-        if (this.#state === 'idle') this.#step('open', stopReason('nas-error', ''), 'us')
-        return this.#state === 'established'
-      },
-      forget: ended => {
-        this.#calls.delete(ended.sessionId)
-        this.#callSetupDeadlines.clear(`${ended.sessionId}`)
-        this.#armEmpty()
-      },
-      get peerTunnelId() {
-        return machine.peerTunnelId
-      },
-      connectSpeedBps: this.#options.connectSpeedBps ?? defaultConnectSpeedBps,
-    })
-    this.#calls.set(sessionId, call)
-    this.#timers.clear('empty')
-    const setupMs = this.#options.callSetupTimeoutMs ?? defaultCallSetupMs
-    this.#callSetupDeadlines.set(`${sessionId}`, this.#nowMs + setupMs)
-    return call
-  }
-
-  #dispatchToCall(message: Exclude<ControlMessage, { type: TunnelMessage }>, sessionId: number) {
-    const call = this.#callOf(message, sessionId)
-    if (call === undefined) {
-      if (message.type === 'icrq' || message.type === 'ocrq') this.#receiveCall(message)
-      else this.#options.counters.count('l2tp-unknown-session')
-      return
-    }
-    switch (message.type) {
-      case 'cdn':
-        call.disconnected(peerCallReason(message.resultCode))
-        return
-      case 'sli':
-        this.#outbox.event({ type: 'link-info', sessionId: call.sessionId, accm: message.accm })
-        return
-      case 'wen':
-        this.#outbox.event({
-          type: 'wan-error',
-          sessionId: call.sessionId,
-          errors: message.callErrors,
-        })
-        return
-      default:
-        call.receive(message)
-        this.#settleCall(call.sessionId)
-    }
-  }
-
-  /** By our ID in the header, or by the peer's in the AVP when it does not know ours yet. */
-  #callOf(message: ControlMessage, sessionId: number): Call | undefined {
-    if (sessionId !== 0) return this.#calls.get(sessionId)
-    if (message.type !== 'icrq' && message.type !== 'ocrq' && message.type !== 'cdn') {
-      return undefined
-    }
-    const { assignedSessionId = 0 } = message
-    if (assignedSessionId === 0) return undefined
-    for (const call of this.#calls.values()) {
-      if (call.peerSessionId === assignedSessionId) return call
-    }
-    return undefined
-  }
-
-  #receiveCall(message: Control<'icrq'> | Control<'ocrq'>): void {
-    const isIncoming = message.type === 'icrq'
-    const { acceptsIncomingCalls = true, acceptsOutgoingCalls = false } = this.#options
-    let refusal: CloseReason | undefined
-    if (message.assignedSessionId === 0) {
-      refusal = callReason('protocol-error', 'session ID 0', 'out-of-range')
-    } else if (!(isIncoming ? acceptsIncomingCalls : acceptsOutgoingCalls)) {
-      refusal = callReason('service-unavailable', 'such calls are not taken here')
-    } else if (this.#calls.size >= (this.#options.mostCalls ?? defaultMostCalls)) {
-      refusal = callReason('session-limit', 'too many calls')
-    }
-    this.#addCall(isIncoming ? 'incoming-lns' : 'outgoing-lac', undefined).receive(message, refusal)
-  }
-
-  /** A call that is up, or gone, has no setup deadline. */
-  #settleCall(sessionId: number): void {
-    if (this.#calls.get(sessionId)?.isUp !== false) {
-      this.#callSetupDeadlines.clear(`${sessionId}`)
-    }
   }
 
   // Time
 
   #onTimeout(): void {
     this.#channel.onTimeout(this.#nowMs)
-    for (
-      let name = this.#callSetupDeadlines.takeExpired(this.#nowMs);
-      name !== undefined;
-      name = this.#callSetupDeadlines.takeExpired(this.#nowMs)
-    ) {
-      this.#calls.get(Number(name))?.handle('close', callReason('setup-timeout', ''))
-    }
+    this.#calls.onTimeout()
     for (
       let name = this.#timers.takeExpired(this.#nowMs);
       name !== undefined;
@@ -728,7 +554,7 @@ export class TunnelMachine implements Machine<L2tpInput, L2tpEvent> {
     this.#channel.flushAcknowledgement()
     this.#channel.stop()
     this.#timers.clearAll()
-    this.#callSetupDeadlines.clearAll()
+    this.#calls.stop()
     this.#outbox.event({ type: 'closed' })
   }
 
@@ -747,11 +573,4 @@ export class TunnelMachine implements Machine<L2tpInput, L2tpEvent> {
     this.#options.counters.count('l2tp-unexpected')
     this.#outbox.event({ type: 'unexpected', state: this.#state, message })
   }
-}
-
-type TunnelMessage = 'sccrq' | 'sccrp' | 'scccn' | 'stopccn' | 'hello'
-
-/** Negative when `ours` is lower and wins. */
-function compareTieBreakers(ours: Uint8Array, theirs: Uint8Array): number {
-  return u32(ours, 0) - u32(theirs, 0) || u32(ours, 4) - u32(theirs, 4)
 }
