@@ -1,0 +1,110 @@
+import { spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+import { productVersion } from '../../lib/server/version.ts'
+
+const script = fileURLToPath(new URL('../../bin/openras.ts', import.meta.url))
+
+interface Outcome {
+  readonly code: number | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+function openras(args: readonly string[], input = ''): Promise<Outcome> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(process.execPath, [...process.execArgv, script, ...args])
+    let stdout = ''
+    let stderr = ''
+    child.stdout.on('data', chunk => {
+      stdout += chunk
+    })
+    child.stderr.on('data', chunk => {
+      stderr += chunk
+    })
+    child.once('error', reject)
+    child.once('close', code => resolve({ code, stdout, stderr }))
+    child.stdin.end(input)
+  })
+}
+
+t.test('what needs no configuration: version, help, schema, and wrong command lines', async t => {
+  const [version, help, schema, unknown, option] = await Promise.all([
+    openras(['version']),
+    openras([]),
+    openras(['schema']),
+    openras(['frobnicate']),
+    openras(['status', '--frobnicate']),
+  ])
+  t.match(version, { code: 0, stdout: new RegExp(productVersion.replaceAll('.', '\\.')) })
+  t.match(help, { code: 0, stdout: /openras serve/ })
+  t.equal(schema.code, 0)
+  t.match(JSON.parse(schema.stdout), { properties: { sstp: {}, users: {}, addresses: {} } })
+  t.match(unknown, { code: 2, stdout: '', stderr: /there is no command "frobnicate"/ })
+  t.match(option, { code: 2, stdout: '', stderr: /frobnicate/ })
+})
+
+t.test('init makes everything once; check, user and status work with what it made', async t => {
+  const directory = mkdtempSync(join(tmpdir(), 'ras-'))
+  t.teardown(() => rmSync(directory, { recursive: true }))
+  const state = join(directory, 'state')
+  const path = join(directory, 'openras.yaml')
+  const config = ['--config', path]
+  const first = await openras(['init', ...config, '--state', state])
+  t.match(first, { code: 0, stderr: '' })
+  const password = /password +(\S{20}) /.exec(first.stdout)?.[1] ?? ''
+  t.not(password, '', 'the password is shown')
+  const text = readFileSync(path, 'utf8')
+  t.notOk(text.includes(password), 'and not kept in the configuration')
+  t.ok(existsSync(state))
+
+  const bad = join(directory, 'bad.yaml')
+  writeFileSync(bad, 'sstp:\n  prot: 443\n  port: 70000\n')
+  const word = 'Canary-of-the-commands'
+  const [second, check, wrong, absent, status, add, longer] = await Promise.all([
+    openras(['init', ...config]),
+    openras(['check', ...config]),
+    openras(['check', '--config', bad]),
+    openras(['check', '--config', join(directory, 'absent.yaml')]),
+    openras(['status', ...config]),
+    openras(
+      ['user', 'add', 'alice', '--password-stdin', '--address', '10.87.0.50', ...config],
+      `${word}\r\n`,
+    ),
+    openras(['user', 'add', 'bob', 'eve', ...config]),
+  ])
+  t.match(second, { code: 2, stderr: /exists: it is left as it is/ })
+  t.equal(readFileSync(path, 'utf8'), text)
+  t.match(check, { code: 0, stdout: /openras\.yaml is good/ })
+  t.match(wrong, { code: 2, stdout: '', stderr: /sstp\.port/ })
+  t.match(wrong.stderr, /bad\.yaml:2.*prot/s, 'with the line')
+  t.match(absent, { code: 2, stderr: /there is no configuration/ })
+  t.match(status, { code: 3, stdout: '' })
+  t.match(add, { code: 0, stderr: '' })
+  t.match(longer, { code: 2, stderr: /unexpected argument "eve"/ })
+
+  const listed = await openras(['user', 'list', '--json', ...config])
+  t.match(JSON.parse(listed.stdout), [
+    { name: 'alice', address: '10.87.0.50', state: 'enabled' },
+    { name: 'vpn' },
+  ])
+  const [set, twice, empty, nobody] = await Promise.all([
+    openras(['user', 'set', 'vpn', '--disable', ...config]),
+    openras(['user', 'add', 'ALICE', '--password-stdin', ...config], 'x\n'),
+    openras(['user', 'add', 'dora', '--password-stdin', ...config], '\n'),
+    openras(['user', 'delete', 'nobody', ...config]),
+  ])
+  t.equal(set.code, 0, set.stderr)
+  t.equal(twice.code, 1)
+  t.match(twice.stderr, /alice/i)
+  t.match(empty, { code: 2, stderr: /the password is empty/ })
+  t.match(nobody, { code: 1, stderr: /there is no user "nobody"/ })
+  t.equal((await openras(['user', 'delete', 'alice', ...config])).code, 0)
+  const left = await openras(['user', 'list', '--json', ...config])
+  t.match(JSON.parse(left.stdout), [{ name: 'vpn', state: 'disabled' }])
+  const said = JSON.stringify([add, listed, left, status, twice])
+  t.notOk(said.includes(word), 'nothing repeats a password')
+})
