@@ -72,6 +72,18 @@ ikev2:
   saLifetimeSeconds: ${defaults.ikev2.saLifetimeSeconds}
   saDataMegabytes: ${defaults.ikev2.saDataMegabytes}
 
+# PPTP: PPP over GRE, for old clients. Whoever listens can break its encryption.
+pptp:
+  enabled: ${defaults.pptp.enabled}
+  # required: a client that does not encrypt (MPPE) is turned away; or optional, or none.
+  encryption: ${defaults.pptp.encryption}
+  # Key lengths of MPPE that are accepted, of 40, 56 and 128.
+  keyBits: [${defaults.pptp.keyBits.join(', ')}]
+  # A key for each packet; otherwise one for 256.
+  stateless: ${defaults.pptp.stateless}
+  # Whether clients may compress (MPPC).
+  compression: ${defaults.pptp.compression}
+
 auth:
   # mschapv2, chap, pap: offered from strongest to weakest. chap works only for users whose password
   # is stored reversibly; pap shows the password to this server.

@@ -40,6 +40,14 @@ export const defaults = {
     /** Megabytes under one set of keys, 0 for no limit. */
     saDataMegabytes: 0,
   },
+  pptp: {
+    /** Its encryption is broken: it is off until it is named. */
+    enabled: false,
+    encryption: 'required',
+    keyBits: [128],
+    stateless: true,
+    compression: false,
+  },
   auth: {
     /** Only what does not show the password to the server's operator or to a listener on the wire. */
     methods: ['mschapv2'],

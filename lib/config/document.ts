@@ -174,6 +174,27 @@ export const documentSchema = z
         .default(defaults.ikev2.saDataMegabytes)
         .describe('Data after which keys are exchanged; 0: no limit'),
     }),
+    pptp: section('PPTP: PPP over GRE, TCP 1723; not safe, for old clients only', {
+      enabled: z.boolean().default(defaults.pptp.enabled),
+      encryption: z
+        .enum(['none', 'optional', 'required'])
+        .default(defaults.pptp.encryption)
+        .describe('required: a client that does not encrypt (MPPE) is turned away'),
+      keyBits: z
+        .array(z.union([z.literal(40), z.literal(56), z.literal(128)]))
+        .min(1)
+        .refine(isWithoutRepeats, { error: 'expected each length once' })
+        .default([...defaults.pptp.keyBits])
+        .describe('Key lengths of MPPE that are accepted'),
+      stateless: z
+        .boolean()
+        .default(defaults.pptp.stateless)
+        .describe('A key for each packet; otherwise one for 256, and loss costs a round trip'),
+      compression: z
+        .boolean()
+        .default(defaults.pptp.compression)
+        .describe('Whether clients may compress (MPPC)'),
+    }),
     auth: section('How users prove who they are', {
       methods: z
         .array(z.enum(['mschapv2', 'chap', 'pap']))
@@ -261,6 +282,6 @@ export const documentSchema = z
 
 export type ConfigDocument = z.output<typeof documentSchema>
 
-function isWithoutRepeats(list: readonly string[]): boolean {
+function isWithoutRepeats(list: readonly unknown[]): boolean {
   return new Set(list).size === list.length
 }

@@ -82,6 +82,13 @@ export interface Config {
     /** `Infinity` for no limit. */
     readonly saDataBytes: number
   }
+  readonly pptp: {
+    readonly isEnabled: boolean
+    readonly encryption: 'none' | 'optional' | 'required'
+    readonly keyBits: readonly (40 | 56 | 128)[]
+    readonly isStateless: boolean
+    readonly isCompressed: boolean
+  }
   readonly auth: {
     /** Strongest first. */
     readonly methods: readonly AuthMethodName[]
@@ -133,7 +140,7 @@ export interface Config {
 const strongestFirst: readonly AuthMethodName[] = ['mschapv2', 'chap', 'pap']
 
 export function resolveConfig(document: ConfigDocument): Config {
-  const { server, tun, sstp, ikev2, auth, addresses, limits, log, state, nat } = document
+  const { server, tun, sstp, ikev2, pptp, auth, addresses, limits, log, state, nat } = document
   const serverName = server.name ?? hostname()
   return {
     server: { name: serverName, listen: server.listen },
@@ -162,6 +169,13 @@ export function resolveConfig(document: ConfigDocument): Config {
       networkOutageMs: ikev2.networkOutageSeconds * 1000,
       saLifetimeMs: ikev2.saLifetimeSeconds * 1000,
       saDataBytes: orNone(ikev2.saDataMegabytes * 1e6),
+    },
+    pptp: {
+      isEnabled: pptp.enabled,
+      encryption: pptp.encryption,
+      keyBits: pptp.keyBits,
+      isStateless: pptp.stateless,
+      isCompressed: pptp.compression,
     },
     auth: {
       methods: strongestFirst.filter(method => auth.methods.includes(method)),

@@ -21,11 +21,13 @@ import type { DataplaneStatus } from '../dataplane/dataplane.ts'
 import { createMemoryDataplane, type Dataplane, openDataplane } from '../dataplane/index.ts'
 import type { Ikev2Status } from '../ikev2/listener.ts'
 import type { AuthenticationProtocol } from '../ppp/settings.ts'
+import type { PptpListener, PptpStatus } from '../pptp/index.ts'
 import { Forwarding, type ForwardingStatus, TunInterface } from '../routing/index.ts'
 import { SstpListener, type SstpStatus } from '../sstp/index.ts'
 import { Ikev2Service, loadIkeParts } from './ikev2-service.ts'
 import { insecureChoices } from './insecure-choices.ts'
 import { type CallServices, type CallSettings, PppCalls } from './ppp-call.ts'
+import { compressionSettings, makePptpListener } from './pptp-settings.ts'
 import { serverAddresses, serverIpv6 } from './server-addresses.ts'
 import { loadServerCertificates } from './server-certificates.ts'
 import { productVersion } from './version.ts'
@@ -38,6 +40,7 @@ export interface ServerStatus {
   /** What is on although it is not safe, in words. */
   readonly warnings: readonly string[]
   readonly sstp?: SstpStatus
+  readonly pptp?: PptpStatus
   readonly ikev2?: Ikev2Status
   readonly sessions: readonly SessionStatus[]
   readonly dataplane: DataplaneStatus
@@ -77,6 +80,7 @@ export class Server {
   #users: UserStore
   #lockout: Lockout
   #sstp: SstpListener | undefined
+  #pptp: PptpListener | undefined
   #ikev2: Ikev2Service | undefined
   #forwardingStatus: ForwardingStatus | undefined
   #isStopped = false
@@ -146,6 +150,7 @@ export class Server {
       uptimeSeconds: Math.floor((this.#clock.nowMs() - this.#startedMs) / 1000),
       warnings: insecureChoices(this.#config),
       ...(this.#sstp !== undefined && { sstp: this.#sstp.status() }),
+      ...(this.#pptp !== undefined && { pptp: this.#pptp.status() }),
       ...(this.#ikev2 !== undefined && { ikev2: this.#ikev2.status() }),
       sessions: this.#sessions.list(),
       dataplane: this.#dataplane.status(),
@@ -237,6 +242,7 @@ export class Server {
     this.#sessions.disconnectAll('nas-reboot')
     await Promise.all([
       this.#attempt('sstp', () => this.#sstp?.stop()),
+      this.#attempt('pptp', () => this.#pptp?.stop()),
       this.#attempt('ikev2', () => this.#ikev2?.stop()),
     ])
     this.#dataplane.flush()
@@ -284,6 +290,7 @@ export class Server {
 
   async #listen(): Promise<void> {
     await this.#listenSstp()
+    await this.#listenPptp()
     const { ikev2, tun } = this.#config
     if (!ikev2.isEnabled) return
     if (tun.backend === 'memory') {
@@ -315,6 +322,18 @@ export class Server {
     })
     await listener.start()
     this.#sstp = listener
+  }
+
+  async #listenPptp(): Promise<void> {
+    const { pptp, tun } = this.#config
+    if (!pptp.isEnabled) return
+    if (tun.backend === 'memory') {
+      this.#log.info({ event: 'pptp-off' }, 'no pptp: the memory backend has no raw sockets')
+      return
+    }
+    const listener = makePptpListener(this.#config, this.#services, this.#log)
+    await listener.start()
+    this.#pptp = listener
   }
 
   #makeAuthenticator(): LocalAuthenticator {
@@ -386,6 +405,7 @@ function openPackets(config: Config, onDeviceLost: (reason: string) => void): Da
 
 function callSettings(config: Config): CallSettings {
   const { addresses, auth, server, tun } = config
+  const compression = compressionSettings(config)
   return {
     serverName: server.name,
     authentication: auth.methods.map(method => protocolOf[method]),
@@ -395,6 +415,7 @@ function callSettings(config: Config): CallSettings {
     dnsIpv6: addresses.dnsIpv6,
     winsIpv4: addresses.winsIpv4,
     isRequestable: addresses.isRequestable,
+    ...(compression !== undefined && { compression }),
   }
 }
 
