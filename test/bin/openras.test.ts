@@ -2,11 +2,13 @@ import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { productVersion } from '../../lib/server/version.ts'
+import { compileInto } from '../support/compiled.ts'
 
-const script = fileURLToPath(new URL('../../bin/openras.ts', import.meta.url))
+const program = t.testdir({})
+compileInto(program, ['lib', 'bin'])
+const script = join(program, 'bin/openras.js')
 
 interface Outcome {
   readonly code: number | null
@@ -16,7 +18,7 @@ interface Outcome {
 
 function openras(args: readonly string[], input = ''): Promise<Outcome> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, [...process.execArgv, script, ...args])
+    const child = spawn(process.execPath, [script, ...args])
     let stdout = ''
     let stderr = ''
     child.stdout.on('data', chunk => {
