@@ -1,8 +1,8 @@
-/** Both halves of one Child SA in tunnel mode, made of what IKE negotiated. */
+/** Both halves of one pair of SAs, made of what IKE negotiated. */
 import type { PacketKeys, PacketSuite } from '../crypto/packet-cipher.ts'
 import { packetCipherProvider } from '../crypto/packet-ciphers.ts'
 import type { PinnedMemory } from '../dataplane/dataplane.ts'
-import { InboundSa } from './inbound-sa.ts'
+import { type EspMode, InboundSa } from './inbound-sa.ts'
 import { type LifetimeOptions, unlimited } from './lifetime.ts'
 import { OutboundSa } from './outbound-sa.ts'
 import { type TrafficSelector, TrafficSelectors } from './traffic-selectors.ts'
@@ -12,6 +12,8 @@ const REPLAY_WINDOW_PACKETS = 2048
 const REKEY_PACKETS = 2 ** 31
 
 export interface EspChildOptions {
+  /** Tunnel mode when absent. */
+  readonly mode?: EspMode
   readonly inboundSpi: number
   readonly outboundSpi: number
   readonly suite: PacketSuite
@@ -52,7 +54,7 @@ export class EspChild {
       new InboundSa({
         ...common,
         spi: options.inboundSpi,
-        mode: 'tunnel',
+        mode: options.mode ?? 'tunnel',
         keys: options.inboundKeys,
         replayWindowPackets: REPLAY_WINDOW_PACKETS,
         selectors: new TrafficSelectors(remoteSelectors, localSelectors),

@@ -1,6 +1,7 @@
 /**
- * ESP in tunnel mode between the dataplane and one peer: the packet sink that seals, and the owner of
- * the SAs that open. It outlives its Child SAs, which come and go by rekeying (RFC 7296 §2.8): all
+ * ESP between the dataplane and one peer: the packet sink that seals, and the owner of the SAs that
+ * open. In tunnel mode packets are IP; in transport mode they are those of one protocol, and their
+ * addresses are the outer ones. It outlives its Child SAs, which come and go by rekeying (RFC 7296 §2.8): all
  * inbound ones are heard, one outbound one is used.
  */
 import { noRoom, type PacketSink } from '../core/packet-sink.ts'
@@ -24,6 +25,8 @@ export interface EspTunnelOptions {
   readonly route: DatagramRoute
   /** Largest inner packet, bytes, whatever the algorithms leave room for. */
   readonly mtuBytes: number
+  /** Transport mode for this IP protocol; tunnel mode when absent. */
+  readonly transportProtocol?: number
   /** An authentic packet came another way than ours goes. */
   onOtherPath(envelope: Envelope): void
 }
@@ -39,6 +42,7 @@ export class EspTunnel implements PacketSink, EspOwner {
   readonly #options: EspTunnelOptions
   readonly #memory: PinnedMemory
   readonly #sender: DatagramSender
+  readonly #transportProtocol: number | undefined
   /** By inbound SPI, in the order of their making. */
   readonly #children = new Map<number, EspChild>()
   /** Those that may be sent through, newest first. */
@@ -58,6 +62,7 @@ export class EspTunnel implements PacketSink, EspOwner {
     this.#options = options
     this.#memory = options.memory
     this.#sender = options.sender
+    this.#transportProtocol = options.transportProtocol
     this.#route = options.route
     this.#mtuBytes = options.mtuBytes
   }
@@ -141,10 +146,15 @@ export class EspTunnel implements PacketSink, EspOwner {
   }
 
   commit(at: number, lengthBytes: number): void {
-    const child = this.#active.length > 1 ? this.#childFor(at, lengthBytes) : this.#current
+    const protocol = this.#transportProtocol
+    const hasChoice = this.#active.length > 1 && protocol === undefined
+    const child = hasChoice ? this.#childFor(at, lengthBytes) : this.#current
     if (child === undefined) return
     const { outbound } = child
-    const espBytes = outbound.sealIp(at, lengthBytes)
+    const espBytes =
+      protocol === undefined
+        ? outbound.sealIp(at, lengthBytes)
+        : outbound.seal(at, lengthBytes, protocol)
     if (espBytes > 0) this.#sender.commit(at - outbound.headroomBytes, espBytes, this.#route)
   }
 
