@@ -2,7 +2,7 @@
 import { messageOf } from '../../lib/core/errors.ts'
 import type { TestCa } from './lab/certificates.ts'
 import type { Lab } from './lab/lab.ts'
-import { ServerProcess } from './server-process.ts'
+import { type ServerOptions, ServerProcess } from './server-process.ts'
 
 export interface InteropCase {
   /** `sstp-auth`: the protocol first. */
@@ -42,9 +42,9 @@ export class CaseContext {
   }
 
   /** A server with a fresh certificate and state, started; stopped when the case is over. */
-  async startServer(): Promise<ServerProcess> {
+  async startServer(options: Omit<ServerOptions, 'certificate'> = {}): Promise<ServerProcess> {
     const certificate = this.ca.issue(this.#name, 1)
-    const server = new ServerProcess(this.lab, this.#name, { certificate })
+    const server = new ServerProcess(this.lab, this.#name, { ...options, certificate })
     this.#server = server
     await server.start()
     return server

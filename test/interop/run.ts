@@ -4,13 +4,14 @@
  * something failed. Logs of a failed run are kept, and their place is said.
  */
 import { messageOf } from '../../lib/core/errors.ts'
+import { ikev2Cases } from './ikev2-cases.ts'
 import { CaseContext } from './interop-case.ts'
 import { TestCa } from './lab/certificates.ts'
 import { Lab } from './lab/lab.ts'
 import { setUpLab } from './lab/setup.ts'
 import { sstpCases } from './sstp-cases.ts'
 
-const allCases = [...sstpCases]
+const allCases = [...sstpCases, ...ikev2Cases]
 
 function say(text: string): void {
   process.stdout.write(`${text}\n`)

@@ -21,6 +21,8 @@ export const users = {
 export interface ServerOptions {
   readonly certificate: { readonly cert: string; readonly key: string }
   readonly access?: 'all' | 'serveronly'
+  /** The section of that name, as written. */
+  readonly ikev2?: Readonly<Record<string, unknown>>
 }
 
 export class ServerProcess {
@@ -29,7 +31,8 @@ export class ServerProcess {
   readonly logFile: string
   #process: ChildProcess | undefined
 
-  constructor(lab: Lab, name: string, { certificate, access = 'all' }: ServerOptions) {
+  constructor(lab: Lab, name: string, options: ServerOptions) {
+    const { certificate, access = 'all', ikev2 = {} } = options
     this.#lab = lab
     this.#config = join(lab.folder, `${name}.yaml`)
     this.logFile = join(lab.folder, `${name}.log`)
@@ -38,6 +41,7 @@ export class ServerProcess {
       server: { name: 'vpn.lab', listen: [address.server] },
       tun: { name: 'ras0' },
       sstp: { enabled: true, port: 443, certificates: [certificate] },
+      ikev2,
       auth: { methods: ['mschapv2', 'chap', 'pap'] },
       users: Object.entries(users).map(([user, password]) => ({ name: user, password })),
       addresses: {

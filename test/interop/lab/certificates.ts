@@ -42,6 +42,29 @@ export class TestCa {
     return { cert, key }
   }
 
+  /** A client certificate for a mail address. */
+  issueClient(name: string, mailAddress: string): { cert: string; key: string } {
+    const [cert, key] = [join(this.#folder, `${name}.crt`), join(this.#folder, `${name}.key`)]
+    writeFileSync(
+      join(this.#folder, 'client.cnf'),
+      [
+        'basicConstraints=CA:false',
+        'keyUsage=digitalSignature',
+        'extendedKeyUsage=clientAuth',
+        `subjectAltName=email:${mailAddress}`,
+      ].join('\n'),
+    )
+    this.#openssl(
+      ...['req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'],
+      ...['-subj', `/CN=${name}`, '-keyout', key, '-out', 'client.csr'],
+    )
+    this.#openssl(
+      ...['x509', '-req', '-in', 'client.csr', '-CA', 'ca.crt', '-CAkey', 'ca.key'],
+      ...['-days', '30', '-set_serial', '1001', '-extfile', 'client.cnf', '-out', cert],
+    )
+    return { cert, key }
+  }
+
   #openssl(...args: string[]): void {
     execFileSync('openssl', args, { cwd: this.#folder, stdio: 'pipe' })
   }

@@ -3,6 +3,7 @@
  *
  *     guests 198.18.0.11 ... -- bridge (wan) -- 198.18.0.1 server 198.51.100.1 -- 198.51.100.2 beyond
  *
+ * One guest may stand behind a NAT: 192.168.77.N -- bridge (home) 192.168.77.1, 198.18.0.100 -- wan.
  * `beyond` has no IPv4 route to the addresses of the tunnels: what it answers was translated.
  */
 import { execFileSync } from 'node:child_process'
@@ -15,6 +16,9 @@ export const address = {
   server: '198.18.0.1',
   beyond: '198.51.100.2',
   beyondIpv6: 'fd99::2',
+  /** Of the NAT, outside and inside. */
+  nat: '198.18.0.100',
+  natInside: '192.168.77.1',
 } as const
 
 /** Inside the tunnels. */
@@ -29,7 +33,10 @@ export class Lab {
   readonly server: string
   readonly wan: string
   readonly beyond: string
+  /** Behind the NAT; made when it is first asked for. */
+  readonly home: string
   readonly #guests = new Map<number, Promise<Guest>>()
+  #hasHome = false
 
   constructor() {
     const prefix = `oi${process.pid}`
@@ -37,6 +44,7 @@ export class Lab {
     this.server = `${prefix}-srv`
     this.wan = `${prefix}-wan`
     this.beyond = `${prefix}-far`
+    this.home = `${prefix}-nat`
     const { server, wan, beyond } = this
     for (const namespace of [server, wan, beyond]) {
       ip('netns', 'add', namespace)
@@ -77,6 +85,63 @@ export class Lab {
     return guest
   }
 
+  /** A guest behind the NAT; its default route leads through it. */
+  async guestBehindNat(number: number): Promise<Guest> {
+    const known = this.#guests.get(number)
+    if (known !== undefined) return known
+    this.#makeHome()
+    const folder = join(this.folder, `guest${number}`)
+    mkdirSync(folder)
+    const guest = Guest.boot({
+      name: `openras-${process.pid}-${number}`,
+      folder,
+      namespace: this.home,
+      bridge: 'br0',
+      address: `192.168.77.${number}/24`,
+      number,
+    })
+    this.#guests.set(number, guest)
+    await (await guest).run(`ip route add default via ${address.natInside}`)
+    return guest
+  }
+
+  /** The NAT forgets its mappings and gives the next ones other ports. */
+  rebindNat(): void {
+    const rules = [
+      'flush ruleset',
+      'table ip nat {',
+      '  chain out { type nat hook postrouting priority srcnat;',
+      `    oifname wan0 ip protocol udp masquerade to :${this.#natPort}-${this.#natPort + 99}`,
+      '    oifname wan0 masquerade',
+      '  }',
+      '}',
+    ]
+    execFileSync('ip', ['netns', 'exec', this.home, 'nft', '-f', '-'], { input: rules.join('\n') })
+    this.#natPort += 100
+    // The kernel forgets the mappings of an interface that goes down.
+    ip('-n', this.home, 'link', 'set', 'wan0', 'down')
+    ip('-n', this.home, 'link', 'set', 'wan0', 'up')
+  }
+
+  #natPort = 20_000
+
+  #makeHome(): void {
+    if (this.#hasHome) return
+    this.#hasHome = true
+    const { home, wan } = this
+    ip('netns', 'add', home)
+    ip('-n', home, 'link', 'set', 'lo', 'up')
+    ip('-n', home, 'link', 'add', 'br0', 'type', 'bridge')
+    ip('-n', home, 'addr', 'add', `${address.natInside}/24`, 'dev', 'br0')
+    ip('-n', home, 'link', 'set', 'br0', 'up')
+    ip('-n', home, 'link', 'add', 'wan0', 'type', 'veth', 'peer', 'name', 'nat0', 'netns', wan)
+    ip('-n', wan, 'link', 'set', 'nat0', 'master', 'br0', 'up')
+    ip('-n', home, 'addr', 'add', `${address.nat}/24`, 'dev', 'wan0')
+    ip('-n', home, 'link', 'set', 'wan0', 'up')
+    this.exec(home, 'sysctl', '-qw', 'net.ipv4.ip_forward=1')
+    this.rebindNat()
+  }
+
   /** The output of a command that runs in one of the namespaces. Throws when it fails. */
   exec(namespace: string, ...command: string[]): string {
     return execFileSync('ip', ['netns', 'exec', namespace, ...command], { encoding: 'utf8' })
@@ -90,7 +155,8 @@ export class Lab {
         () => undefined,
       )
     }
-    for (const namespace of [this.server, this.wan, this.beyond]) {
+    const made = [this.server, this.wan, this.beyond, ...(this.#hasHome ? [this.home] : [])]
+    for (const namespace of made) {
       // Servers and iperf3 that still run would keep the namespace alive.
       for (const pid of output('ip', 'netns', 'pids', namespace).split('\n')) {
         if (pid !== '') kill(Number(pid))

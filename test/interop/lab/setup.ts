@@ -34,6 +34,9 @@ const modulesFolder = join(cacheFolder, 'kernel/usr/lib/uml/modules')
 const guestPackages = [
   ...['iproute2', 'iputils-ping', 'iperf3', 'kmod', 'procps', 'openssl', 'netbase', 'tcpdump'],
   ...['ppp', 'sstp-client'],
+  ...['strongswan-charon', 'strongswan-swanctl'],
+  ...['libcharon-extra-plugins', 'libcharon-extauth-plugins'],
+  ...['libstrongswan-standard-plugins', 'libstrongswan-extra-plugins'],
 ]
 
 export async function setUpLab(say: (text: string) => void): Promise<void> {
