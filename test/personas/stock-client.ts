@@ -183,6 +183,11 @@ export class StockClient {
     this.call.frame(encodeFrame(PppProtocol[protocol], packet))
   }
 
+  /** The machine lost power: nothing is read or answered any more, and the connection stands. */
+  vanish(): void {
+    this.call.stopReading()
+  }
+
   echo(): void {
     this.control('lcp', ControlCode.echoRequest, this.#next('lcp'), this.#magic)
   }

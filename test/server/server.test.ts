@@ -215,7 +215,7 @@ t.test(
   rootOnly,
   async t => {
     const program = t.testdir({})
-    compileInto(program, ['lib', 'test/server'])
+    compileInto(program, ['lib/core', 'lib/server', 'test/server'])
     const script = join(program, 'test/server/privileges-process.js')
     const run = async (env: NodeJS.ProcessEnv) => {
       const args = [script, 'an argument']
