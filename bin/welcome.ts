@@ -17,10 +17,7 @@ export function welcome(config: Config, status: ServerStatus): string {
   }
   row('Tunnels', [...rangesOf(config), ...ipv6Of(config)].join(', '))
   row('Interface', `${dataplane.tunName}, backend ${dataplane.backend} (${offloads})`)
-  row(
-    'NAT',
-    forwarding?.natInterface === undefined ? 'off' : `on, out of ${forwarding.natInterface}`,
-  )
+  row('NAT', natOf(forwarding?.natInterface))
   row('Access', config.access === 'all' ? 'all networks' : 'this server only')
   for (const warning of status.warnings) row('Warning', warning)
   return `${[...lines, '', ...dialling(config)].join('\n')}\n`
@@ -68,4 +65,9 @@ function rangesOf(config: Config): string[] {
 function ipv6Of(config: Config): string[] {
   const prefix = config.addresses.ipv6
   return prefix === undefined ? [] : [formatIpv6Network(prefix)]
+}
+
+function natOf(natInterface: string | undefined): string {
+  if (natInterface === undefined) return 'off'
+  return natInterface === 'auto' ? 'on, wherever the routes lead' : `on, out of ${natInterface}`
 }
