@@ -2,6 +2,7 @@
 export type { CallRole } from './call-table.ts'
 export type { CloseReason } from './close-reason.ts'
 export { DataSequence } from './data-sequence.ts'
+export { EspPath } from './esp-path.ts'
 export type {
   CallParameters,
   CallRequest,
@@ -10,6 +11,13 @@ export type {
   PeerIdentity,
   ProxyState,
 } from './event.ts'
+export type { L2tpPath } from './l2tp-path.ts'
+export {
+  L2tpListener,
+  type L2tpListenerOptions,
+  type L2tpStatus,
+  type TunnelSettings,
+} from './listener.ts'
 export { TunnelMachine } from './tunnel-machine.ts'
 export type { TunnelOptions } from './tunnel-options.ts'
 export {
