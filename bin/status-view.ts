@@ -34,6 +34,13 @@ export const statusSchema = z.object({
       halfOpen: z.number(),
     })
     .optional(),
+  l2tp: z
+    .object({
+      tunnels: z.number(),
+      sessions: z.number(),
+      ikev1: z.object({ established: z.number(), halfOpen: z.number() }),
+    })
+    .optional(),
   sessions: z.array(session),
   dataplane: z.object({
     backend: z.string(),

@@ -5,7 +5,7 @@ import { formatIpv4, formatIpv6Network } from '../lib/core/ip-address.ts'
 import type { ServerStatus } from '../lib/server/server.ts'
 
 export function welcome(config: Config, status: ServerStatus): string {
-  const { dataplane, forwarding, sstp, ikev2 } = status
+  const { dataplane, forwarding, sstp, ikev2, l2tp } = status
   const offloads = dataplane.offloads.length === 0 ? 'no offloads' : dataplane.offloads.join(' ')
   const lines = [`OpenRAS ${status.version} is running as "${status.name}".`, '']
   const row = (title: string, text: string) => lines.push(`  ${title.padEnd(10)}${text}`)
@@ -15,12 +15,18 @@ export function welcome(config: Config, status: ServerStatus): string {
   if (ikev2 !== undefined) {
     row('IKEv2', ikev2.addresses.map(({ host, port }) => `${host} port ${port}`).join(', '))
   }
+  if (l2tp !== undefined) row('L2TP', l2tpOf(config))
   row('Tunnels', [...rangesOf(config), ...ipv6Of(config)].join(', '))
   row('Interface', `${dataplane.tunName}, backend ${dataplane.backend} (${offloads})`)
   row('NAT', natOf(forwarding?.natInterface))
   row('Access', config.access === 'all' ? 'all networks' : 'this server only')
   for (const warning of status.warnings) row('Warning', warning)
   return `${[...lines, '', ...dialling(config)].join('\n')}\n`
+}
+
+function l2tpOf({ l2tp }: Config): string {
+  const inside = 'inside IPsec, UDP ports 500 and 4500'
+  return l2tp.isAllowedWithoutIpsec ? `${inside}; without IPsec on UDP port 1701` : inside
 }
 
 /** The lines that dial this server from Windows and from Linux. */
@@ -31,6 +37,7 @@ function dialling(config: Config): string[] {
   const own = config.sstp.certificates.length === 0
   const quoted = `'${name.replaceAll("'", "''")}'`
   const ikev2Name = `'${name.replaceAll("'", "''")} IKEv2'`
+  const l2tpName = `'${name.replaceAll("'", "''")} L2TP'`
   return [
     'Dial it from Windows, in PowerShell as administrator:',
     ...(own
@@ -48,6 +55,14 @@ function dialling(config: Config): string[] {
           `  Add-VpnConnection -Name ${ikev2Name} -ServerAddress '${name}' -TunnelType Ikev2 -AuthenticationMethod Eap -EncryptionLevel Maximum -Force`,
           `  Set-VpnConnectionIPsecConfiguration -ConnectionName ${ikev2Name} -AuthenticationTransformConstants GCMAES256 -CipherTransformConstants GCMAES256 -EncryptionMethod AES256 -IntegrityCheckMethod SHA256 -DHGroup ECP256 -PfsGroup ECP256 -Force`,
           `  rasdial ${ikev2Name} USER *`,
+        ]
+      : []),
+    ...(config.l2tp.isEnabled && config.l2tp.preSharedKeys.length > 0
+      ? [
+          '',
+          'Or with L2TP/IPsec, KEY being the preshared key:',
+          `  Add-VpnConnection -Name ${l2tpName} -ServerAddress '${name}' -TunnelType L2tp -L2tpPsk 'KEY' -AuthenticationMethod MSChapv2 -EncryptionLevel Required -Force`,
+          `  rasdial ${l2tpName} USER *`,
         ]
       : []),
     '',

@@ -35,6 +35,7 @@ function headline({
   uptimeSeconds,
   sstp,
   ikev2,
+  l2tp,
   dataplane,
   warnings,
 }: ServerStatusView): string {
@@ -47,6 +48,11 @@ function headline({
     const { addresses, established, halfOpen } = ikev2
     const where = addresses.map(({ host, port }) => `${host} port ${port}`).join(', ')
     lines.push(`ikev2 on ${where}: ${established} peers, ${halfOpen} half-open`)
+  }
+  if (l2tp !== undefined) {
+    const { tunnels, sessions, ikev1 } = l2tp
+    const peers = `${ikev1.established} peers, ${ikev1.halfOpen} half-open`
+    lines.push(`l2tp: ${sessions} sessions in ${tunnels} tunnels; ikev1: ${peers}`)
   }
   const offloads = dataplane.offloads.length === 0 ? 'none' : dataplane.offloads.join(' ')
   lines.push(`${dataplane.tunName}: backend ${dataplane.backend}, offloads ${offloads}`)

@@ -72,6 +72,27 @@ ikev2:
   saLifetimeSeconds: ${defaults.ikev2.saLifetimeSeconds}
   saDataMegabytes: ${defaults.ikev2.saDataMegabytes}
 
+# L2TP/IPsec: dialled by what has neither IKEv2 nor SSTP. UDP 500 and 4500.
+l2tp:
+  # On when there is a preshared key or an authority, unless this says otherwise.
+  # enabled: true
+  # The most specific that fits a client's address is its own; without peer: everybody's.
+  # preSharedKeys:
+  #   - key: a long random text
+  #   - peer: 192.0.2.0/24
+  #     key: another long random text
+  preSharedKeys: []
+  # PEM files of authorities: machines with a certificate of theirs need no preshared key.
+  clientAuthorities: []
+  # MODP1024 and 3DES, for old clients.
+  legacyAlgorithms: ${defaults.l2tp.legacyAlgorithms}
+  # The tunnel secret of L2TP itself, which hardly any client has.
+  # secret: a long random text
+  # Silence after which a peer is asked whether it lives.
+  helloSeconds: ${defaults.l2tp.helloSeconds}
+  # Also take L2TP that nobody encrypts, on UDP 1701.
+  withoutIpsec: ${defaults.l2tp.withoutIpsec}
+
 # PPTP: PPP over GRE, for old clients. Whoever listens can break its encryption.
 pptp:
   enabled: ${defaults.pptp.enabled}

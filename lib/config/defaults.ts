@@ -40,6 +40,14 @@ export const defaults = {
     /** Megabytes under one set of keys, 0 for no limit. */
     saDataMegabytes: 0,
   },
+  l2tp: {
+    preSharedKeys: [],
+    clientAuthorities: [],
+    legacyAlgorithms: false,
+    /** Silence after which a peer is asked whether it lives, RFC 2661 §5.5. */
+    helloSeconds: 60,
+    withoutIpsec: false,
+  },
   pptp: {
     /** Its encryption is broken: it is off until it is named. */
     enabled: false,

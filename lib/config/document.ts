@@ -52,6 +52,13 @@ const site = z
   })
   .meta({ description: 'Another gateway that dials us with a preshared key' })
 
+const preSharedKey = z
+  .strictObject({
+    peer: field.ipNetwork.optional().describe('Whose key it is; absent: of everybody else'),
+    key: field.password.describe('20 characters or more: it can be guessed without limit'),
+  })
+  .meta({ description: 'A preshared key of IKEv1' })
+
 const user = z
   .strictObject({
     name: field.userName.describe('Name without domain; case does not matter'),
@@ -173,6 +180,34 @@ export const documentSchema = z
         .max(1_000_000_000)
         .default(defaults.ikev2.saDataMegabytes)
         .describe('Data after which keys are exchanged; 0: no limit'),
+    }),
+    l2tp: section('L2TP/IPsec: PPP over L2TP in IPsec, keys by IKEv1', {
+      enabled: z
+        .boolean()
+        .optional()
+        .describe('Absent: when there are preSharedKeys or clientAuthorities'),
+      preSharedKeys: z
+        .array(preSharedKey)
+        .max(256)
+        .default([...defaults.l2tp.preSharedKeys])
+        .describe('The most specific that fits the address of a client is its own'),
+      clientAuthorities: z
+        .array(field.absolutePath)
+        .max(64)
+        .default([...defaults.l2tp.clientAuthorities])
+        .describe('PEM files: machines with a certificate of theirs need no preshared key'),
+      legacyAlgorithms: z
+        .boolean()
+        .default(defaults.l2tp.legacyAlgorithms)
+        .describe('MODP1024 and 3DES, for old clients'),
+      secret: field.password
+        .optional()
+        .describe('The tunnel secret of L2TP itself, which hardly any client has'),
+      helloSeconds: z.int().min(5).max(3600).default(defaults.l2tp.helloSeconds),
+      withoutIpsec: z
+        .boolean()
+        .default(defaults.l2tp.withoutIpsec)
+        .describe('Also take L2TP that nobody encrypts, on UDP 1701'),
     }),
     pptp: section('PPTP: PPP over GRE, TCP 1723; not safe, for old clients only', {
       enabled: z.boolean().default(defaults.pptp.enabled),

@@ -82,6 +82,20 @@ export interface Config {
     /** `Infinity` for no limit. */
     readonly saDataBytes: number
   }
+  readonly l2tp: {
+    readonly isEnabled: boolean
+    readonly preSharedKeys: readonly {
+      /** Absent: everybody. */
+      readonly peer?: IpNetwork
+      readonly key: Secret
+    }[]
+    /** PEM files. */
+    readonly clientAuthorities: readonly string[]
+    readonly acceptsLegacyAlgorithms: boolean
+    readonly secret?: Secret
+    readonly helloMs: number
+    readonly isAllowedWithoutIpsec: boolean
+  }
   readonly pptp: {
     readonly isEnabled: boolean
     readonly encryption: 'none' | 'optional' | 'required'
@@ -140,7 +154,8 @@ export interface Config {
 const strongestFirst: readonly AuthMethodName[] = ['mschapv2', 'chap', 'pap']
 
 export function resolveConfig(document: ConfigDocument): Config {
-  const { server, tun, sstp, ikev2, pptp, auth, addresses, limits, log, state, nat } = document
+  const { server, tun, sstp, ikev2, l2tp, pptp, auth, addresses, limits, log, state, nat } =
+    document
   const serverName = server.name ?? hostname()
   return {
     server: { name: serverName, listen: server.listen },
@@ -169,6 +184,19 @@ export function resolveConfig(document: ConfigDocument): Config {
       networkOutageMs: ikev2.networkOutageSeconds * 1000,
       saLifetimeMs: ikev2.saLifetimeSeconds * 1000,
       saDataBytes: orNone(ikev2.saDataMegabytes * 1e6),
+    },
+    l2tp: {
+      isEnabled:
+        l2tp.enabled ?? (l2tp.preSharedKeys.length > 0 || l2tp.clientAuthorities.length > 0),
+      preSharedKeys: l2tp.preSharedKeys.map(({ peer, key }) => ({
+        ...(peer !== undefined && { peer }),
+        key,
+      })),
+      clientAuthorities: l2tp.clientAuthorities,
+      acceptsLegacyAlgorithms: l2tp.legacyAlgorithms,
+      ...(l2tp.secret !== undefined && { secret: l2tp.secret }),
+      helloMs: l2tp.helloSeconds * 1000,
+      isAllowedWithoutIpsec: l2tp.withoutIpsec,
     },
     pptp: {
       isEnabled: pptp.enabled,

@@ -1,16 +1,12 @@
-/** IKEv2 as the server runs it: sockets, listener and what calls are answered with. */
+/** IKEv2 as the server runs it: the listener and what calls are answered with. */
 import type { CertificatePair } from '../certificates/certificate-pair.ts'
 import { ClientAuthorities } from '../certificates/client-authorities.ts'
 import type { Config } from '../config.ts'
 import { systemWallClock } from '../core/clock.ts'
-import type { Logger } from '../core/log.ts'
-import { DatagramHub } from '../dataplane/datagram-hub.ts'
 import { defaultHalfOpenLimits, Ikev2Listener, type Ikev2Status } from '../ikev2/listener.ts'
-import { type EspOwner, EspReceiver } from '../ipsec/esp-receiver.ts'
-import { IkeSockets } from '../ipsec/ike-sockets.ts'
-import { SaDatabase } from '../ipsec/sa-database.ts'
 import { type Ikev2CallServices, Ikev2Calls } from './ikev2-call.ts'
 import { responderSettings, tunnelLimits } from './ikev2-settings.ts'
+import type { IpsecService } from './ipsec-service.ts'
 import type { CallServices } from './ppp-call.ts'
 import { loadIkeCertificates } from './server-certificates.ts'
 
@@ -29,37 +25,24 @@ export function loadIkeParts(config: Config): IkeParts {
 }
 
 export class Ikev2Service {
-  readonly #sockets: IkeSockets
   readonly #listener: Ikev2Listener
   #callServices: Ikev2CallServices
 
-  /** Opens the sockets. Throws BindError and SystemError. */
-  constructor(config: Config, parts: IkeParts, services: CallServices, log: Logger) {
+  constructor(config: Config, parts: IkeParts, services: CallServices, ipsec: IpsecService) {
     const { dataplane, clock, wheel, random } = services
     const { memory } = dataplane
-    const database = new SaDatabase<EspOwner>()
-    const plane = new DatagramHub(dataplane, clock)
-    this.#sockets = new IkeSockets({
-      plane,
-      memory,
-      esp: new EspReceiver(memory, database),
-      hosts: config.server.listen,
-      takesPlainEsp: config.ikev2.takesPlainEsp,
-      onLost: reason => log.error({ event: 'socket-lost', reason }, 'an ipsec socket is gone'),
-    })
     this.#callServices = callServices(config, parts, services)
     this.#listener = new Ikev2Listener({
-      sockets: this.#sockets,
-      sender: plane,
+      sockets: ipsec.sockets,
+      sender: ipsec.plane,
       memory,
-      database,
+      database: ipsec.database,
       clock,
       wheel,
       random,
       calls: new Ikev2Calls(() => this.#callServices),
       halfOpen: defaultHalfOpenLimits,
     })
-    this.#sockets.open()
   }
 
   status(): Ikev2Status {
@@ -73,7 +56,6 @@ export class Ikev2Service {
 
   async stop(): Promise<void> {
     await this.#listener.stop()
-    this.#sockets.close()
   }
 }
 

@@ -1,6 +1,9 @@
 /** What is on although it is not safe: said in the log, in the status and by `openras check`. */
 import type { Config } from '../config.ts'
 
+/** Below that a preshared key is found by whoever has recorded one exchange, sooner or later. */
+const shortestKeyBytes = 20
+
 export function insecureChoices(config: Config): string[] {
   const { methods } = config.auth
   const warnings: string[] = []
@@ -15,7 +18,18 @@ export function insecureChoices(config: Config): string[] {
   if (config.ikev2.isEnabled && config.ikev2.acceptsLegacyAlgorithms) {
     warnings.push('ikev2.legacyAlgorithms is on: MODP1024, SHA-1 and 3DES can be broken')
   }
-  const { pptp } = config
+  const { l2tp, pptp } = config
+  if (l2tp.isEnabled) {
+    if (l2tp.isAllowedWithoutIpsec) {
+      warnings.push('l2tp.withoutIpsec is on: whoever listens reads all that such clients send')
+    }
+    if (l2tp.acceptsLegacyAlgorithms) {
+      warnings.push('l2tp.legacyAlgorithms is on: MODP1024 and 3DES can be broken')
+    }
+    if (l2tp.preSharedKeys.some(({ key }) => key.length < shortestKeyBytes)) {
+      warnings.push(`l2tp.preSharedKeys has one shorter than ${shortestKeyBytes} characters`)
+    }
+  }
   if (pptp.isEnabled) {
     warnings.push('pptp is on: whoever listens can find its keys, and with them all that was sent')
     if (pptp.encryption !== 'required') {

@@ -26,6 +26,8 @@ import { Forwarding, type ForwardingStatus, TunInterface } from '../routing/inde
 import { SstpListener, type SstpStatus } from '../sstp/index.ts'
 import { Ikev2Service, loadIkeParts } from './ikev2-service.ts'
 import { insecureChoices } from './insecure-choices.ts'
+import { IpsecService } from './ipsec-service.ts'
+import { L2tpService, type L2tpServiceStatus } from './l2tp-service.ts'
 import { type CallServices, type CallSettings, PppCalls } from './ppp-call.ts'
 import { compressionSettings, makePptpListener } from './pptp-settings.ts'
 import { serverAddresses, serverIpv6 } from './server-addresses.ts'
@@ -40,6 +42,7 @@ export interface ServerStatus {
   /** What is on although it is not safe, in words. */
   readonly warnings: readonly string[]
   readonly sstp?: SstpStatus
+  readonly l2tp?: L2tpServiceStatus
   readonly pptp?: PptpStatus
   readonly ikev2?: Ikev2Status
   readonly sessions: readonly SessionStatus[]
@@ -80,6 +83,8 @@ export class Server {
   #users: UserStore
   #lockout: Lockout
   #sstp: SstpListener | undefined
+  #l2tp: L2tpService | undefined
+  #ipsec: IpsecService | undefined
   #pptp: PptpListener | undefined
   #ikev2: Ikev2Service | undefined
   #forwardingStatus: ForwardingStatus | undefined
@@ -150,6 +155,7 @@ export class Server {
       uptimeSeconds: Math.floor((this.#clock.nowMs() - this.#startedMs) / 1000),
       warnings: insecureChoices(this.#config),
       ...(this.#sstp !== undefined && { sstp: this.#sstp.status() }),
+      ...(this.#l2tp !== undefined && { l2tp: this.#l2tp.status() }),
       ...(this.#pptp !== undefined && { pptp: this.#pptp.status() }),
       ...(this.#ikev2 !== undefined && { ikev2: this.#ikev2.status() }),
       sessions: this.#sessions.list(),
@@ -180,6 +186,7 @@ export class Server {
   async reload(config: Config): Promise<ReloadResult> {
     const certificates = this.#sstp === undefined ? undefined : loadServerCertificates(config)
     const ike = this.#ikev2 === undefined ? undefined : loadIkeParts(config)
+    const applyL2tp = this.#l2tp?.prepare(config)
     const before = this.#config
     const changed = changedParts(before, config)
     const applied: string[] = changed.filter(key => reloadable.includes(key))
@@ -198,6 +205,11 @@ export class Server {
         isEnabled: before.ikev2.isEnabled,
         takesPlainEsp: before.ikev2.takesPlainEsp,
       },
+      l2tp: {
+        ...config.l2tp,
+        isEnabled: before.l2tp.isEnabled,
+        isAllowedWithoutIpsec: before.l2tp.isAllowedWithoutIpsec,
+      },
     }
     this.#sessions.setLimits(config.limits)
     this.#log.level = config.log.level
@@ -212,6 +224,8 @@ export class Server {
       applied.push('ikev2')
       await this.#configureTun()
     }
+    applyL2tp?.()
+    if (changed.includes('l2tp')) applied.push('l2tp')
     if (changed.includes('nat')) await this.#forward()
     this.#log.info({ event: 'reloaded', applied }, 'configuration reloaded')
     const sstpChanged =
@@ -223,13 +237,17 @@ export class Server {
     const ikev2Changed =
       before.ikev2.isEnabled !== config.ikev2.isEnabled ||
       before.ikev2.takesPlainEsp !== config.ikev2.takesPlainEsp
+    const l2tpChanged =
+      before.l2tp.isEnabled !== config.l2tp.isEnabled ||
+      before.l2tp.isAllowedWithoutIpsec !== config.l2tp.isAllowedWithoutIpsec
     return {
       applied,
       needsRestart: changed.filter(
         key =>
           !reloadable.includes(key) &&
           (key !== 'sstp' || sstpChanged) &&
-          (key !== 'ikev2' || ikev2Changed),
+          (key !== 'ikev2' || ikev2Changed) &&
+          (key !== 'l2tp' || l2tpChanged),
       ),
     }
   }
@@ -243,8 +261,10 @@ export class Server {
     await Promise.all([
       this.#attempt('sstp', () => this.#sstp?.stop()),
       this.#attempt('pptp', () => this.#pptp?.stop()),
+      this.#attempt('l2tp', () => this.#l2tp?.stop()),
       this.#attempt('ikev2', () => this.#ikev2?.stop()),
     ])
+    this.#ipsec?.close()
     this.#dataplane.flush()
     await this.#attempt('forwarding', () => this.#forwarding?.revert())
     await this.#attempt('tun', () => this.#tun?.teardown())
@@ -291,18 +311,27 @@ export class Server {
   async #listen(): Promise<void> {
     await this.#listenSstp()
     await this.#listenPptp()
-    const { ikev2, tun } = this.#config
-    if (!ikev2.isEnabled) return
+    this.#listenIpsec()
+  }
+
+  #listenIpsec(): void {
+    const { ikev2, l2tp, tun } = this.#config
+    if (!ikev2.isEnabled && !l2tp.isEnabled) return
     if (tun.backend === 'memory') {
-      this.#log.info({ event: 'ikev2-off' }, 'no ikev2: the memory backend has no datagram sockets')
+      this.#log.info({ event: 'ipsec-off' }, 'no ipsec: the memory backend has no datagram sockets')
       return
     }
-    this.#ikev2 = new Ikev2Service(
-      this.#config,
-      loadIkeParts(this.#config),
-      this.#services,
-      this.#log,
-    )
+    const ipsec = new IpsecService(this.#config, this.#services, this.#log)
+    this.#ipsec = ipsec
+    if (ikev2.isEnabled) {
+      const parts = loadIkeParts(this.#config)
+      this.#ikev2 = new Ikev2Service(this.#config, parts, this.#services, ipsec)
+    }
+    if (l2tp.isEnabled) {
+      const log = this.#log.child({ proto: 'l2tp' })
+      this.#l2tp = new L2tpService(this.#config, this.#services, ipsec, log)
+    }
+    ipsec.open()
   }
 
   async #listenSstp(): Promise<void> {

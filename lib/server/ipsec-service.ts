@@ -1,0 +1,37 @@
+/** What all of IPsec shares in one server: the sockets, the datagrams on them, and the ESP SAs. */
+import type { Config } from '../config.ts'
+import type { Logger } from '../core/log.ts'
+import { DatagramHub } from '../dataplane/datagram-hub.ts'
+import { type EspOwner, EspReceiver } from '../ipsec/esp-receiver.ts'
+import { IkeSockets } from '../ipsec/ike-sockets.ts'
+import { SaDatabase } from '../ipsec/sa-database.ts'
+import type { LinkServices } from './ppp-link.ts'
+
+export class IpsecService {
+  readonly database = new SaDatabase<EspOwner>()
+  readonly plane: DatagramHub
+  readonly sockets: IkeSockets
+
+  /** Opens nothing yet. Throws SystemError. */
+  constructor(config: Config, { dataplane, clock }: LinkServices, log: Logger) {
+    const { memory } = dataplane
+    this.plane = new DatagramHub(dataplane, clock)
+    this.sockets = new IkeSockets({
+      plane: this.plane,
+      memory,
+      esp: new EspReceiver(memory, this.database),
+      hosts: config.server.listen,
+      takesPlainEsp: config.ikev2.takesPlainEsp,
+      onLost: reason => log.error({ event: 'socket-lost', reason }, 'an ipsec socket is gone'),
+    })
+  }
+
+  /** Throws BindError. */
+  open(): void {
+    this.sockets.open()
+  }
+
+  close(): void {
+    this.sockets.close()
+  }
+}
