@@ -18,7 +18,7 @@ import type { ControlPacket } from './wire/control-packet.ts'
 /** How long a peer may take before the networks begin without CCP, where they may. */
 const optionalWaitMs = 6_000
 /** RFC 1962 §3: a Reset-Request is repeated, but not for each packet of a broken stream. */
-const resetIntervalMs = 100
+const resetIntervalMs = 200
 /** What MPPE and MPPC put in front: two bytes of their own, and the protocol field that is inside. */
 const overheadBytes = 4
 

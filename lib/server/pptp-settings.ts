@@ -36,7 +36,8 @@ export function compressionSettings({ pptp }: Config): CompressionSettings | und
     encryption: pptp.encryption,
     strengths: pptp.keyBits,
     allowsStateful: !pptp.isStateless,
-    prefersStateful: !pptp.isStateless,
+    // Who can do both had better not depend on the packet before.
+    prefersStateful: false,
     hasMppc: pptp.isCompressed,
   }
 }

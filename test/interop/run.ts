@@ -9,9 +9,10 @@ import { CaseContext } from './interop-case.ts'
 import { TestCa } from './lab/certificates.ts'
 import { Lab } from './lab/lab.ts'
 import { setUpLab } from './lab/setup.ts'
+import { pptpCases } from './pptp-cases.ts'
 import { sstpCases } from './sstp-cases.ts'
 
-const allCases = [...sstpCases, ...ikev2Cases]
+const allCases = [...sstpCases, ...ikev2Cases, ...pptpCases]
 
 function say(text: string): void {
   process.stdout.write(`${text}\n`)

@@ -23,6 +23,8 @@ export interface ServerOptions {
   readonly access?: 'all' | 'serveronly'
   /** The section of that name, as written. */
   readonly ikev2?: Readonly<Record<string, unknown>>
+  /** Likewise. */
+  readonly pptp?: Readonly<Record<string, unknown>>
 }
 
 export class ServerProcess {
@@ -32,7 +34,7 @@ export class ServerProcess {
   #process: ChildProcess | undefined
 
   constructor(lab: Lab, name: string, options: ServerOptions) {
-    const { certificate, access = 'all', ikev2 = {} } = options
+    const { certificate, access = 'all', ikev2 = {}, pptp = {} } = options
     this.#lab = lab
     this.#config = join(lab.folder, `${name}.yaml`)
     this.logFile = join(lab.folder, `${name}.log`)
@@ -42,6 +44,7 @@ export class ServerProcess {
       tun: { name: 'ras0' },
       sstp: { enabled: true, port: 443, certificates: [certificate] },
       ikev2,
+      pptp,
       auth: { methods: ['mschapv2', 'chap', 'pap'] },
       users: Object.entries(users).map(([user, password]) => ({ name: user, password })),
       addresses: {

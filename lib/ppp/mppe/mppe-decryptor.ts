@@ -4,10 +4,12 @@
  * the packet makes sense.
  *
  * Linux changes its key with each flushed packet in stateful mode, where RFC 3078 §8.2 initializes
- * the tables with the key that is. Both are understood: what makes sense first is taken from then on.
+ * the tables with the key that is. Both are understood: whatever makes sense first is what it did.
  */
+import { u16 } from '../../core/bytes.ts'
 import { Rc4 } from '../../crypto/rc4.ts'
 import type { MppeKeyBits } from '../wire/ccp-options.ts'
+import { PppProtocol } from '../wire/frame.ts'
 import { MppeKey } from './mppe-key.ts'
 import { coherencyMask, flagOctet, MppeBit } from './mppe-packet.ts'
 
@@ -29,6 +31,8 @@ export type Decryption = (typeof Decryption)[keyof typeof Decryption]
 
 /** Counts behind the last by less than half of all are late packets. */
 const halfOfCounts = 2048
+/** Flushes in a row of which only the last arrives; each costs a peer like Linux a key. */
+const MAX_LOST_FLUSHES = 8
 
 export class MppeDecryptor {
   readonly #key: MppeKey
@@ -117,35 +121,34 @@ export class MppeDecryptor {
     return this.#decryptFlushed(head, bytes, at, length)
   }
 
-  /** The peer has begun anew: with the key that is due at this count, changed once more or not. */
+  /**
+   * The peer has begun anew: with the key that is due at this count, or with one that was changed once
+   * more for each flush of which we may have lost all but the last.
+   */
   #decryptFlushed(head: number, bytes: Uint8Array, at: number, length: number): Decryption {
     const count = head & coherencyMask
     const trial = this.#trial
     trial.become(this.#key)
     for (let i = flagsBetween(this.#count, count); i > 0; i--) trial.change()
     const isFlag = (count & 0xff) === flagOctet
-    if (!isFlag && this.#changesOnFlush === true) trial.change()
-    this.#cipher.rekey(trial.bytes)
-    this.#cipher.process(bytes, at, length)
-    let isGood = isSensible(head, bytes, at, length)
-    if (!isGood && !isFlag && this.#changesOnFlush === undefined) {
-      // Take the first try back, and make the other.
+    for (let extra = 0; extra <= MAX_LOST_FLUSHES; extra++) {
+      if (extra > 0) {
+        // Take the last try back: the same key stream once more.
+        this.#cipher.rekey(trial.bytes)
+        this.#cipher.process(bytes, at, length)
+        trial.change()
+      }
       this.#cipher.rekey(trial.bytes)
       this.#cipher.process(bytes, at, length)
-      trial.change()
-      this.#cipher.rekey(trial.bytes)
-      this.#cipher.process(bytes, at, length)
-      isGood = isSensible(head, bytes, at, length)
-      if (isGood) this.#changesOnFlush = true
-    } else if (isGood && !isFlag) this.#changesOnFlush ??= false
-    if (!isGood) {
-      this.#isWaiting = true
-      return Decryption.lost
+      if (!isSensible(head, bytes, at, length)) continue
+      if (!isFlag || extra > 0) this.#changesOnFlush = extra > 0
+      this.#key.become(trial)
+      this.#count = count
+      this.#isWaiting = false
+      return Decryption.ok
     }
-    this.#key.become(trial)
-    this.#count = count
-    this.#isWaiting = false
-    return Decryption.ok
+    this.#isWaiting = true
+    return Decryption.lost
   }
 }
 
@@ -157,18 +160,22 @@ function flagsBetween(from: number, to: number): number {
 }
 
 /**
- * Whether the plain text begins with the protocol field of a network packet, 0x0021 to 0x00fa (RFC
- * 3078 §3), in one byte or in two, and an IP packet with the version that the field says. What is
- * compressed cannot be judged.
+ * Whether the plain text is an IP packet behind its protocol field of one byte or two: nothing else is
+ * ever negotiated here. Of random bytes one in a hundred thousand looks so. What is compressed cannot
+ * be judged.
  */
 function isSensible(head: number, bytes: Uint8Array, at: number, length: number): boolean {
   if ((head & MppeBit.compressed) !== 0) return true
-  const isShort = bytes[at] !== 0
-  const protocol = (isShort ? bytes[at] : bytes[at + 1]) ?? 0
-  const from = at + (isShort ? 1 : 2)
-  if (from >= at + length) return false
-  const version = (bytes[from] ?? 0) >>> 4
-  if (protocol === 0x21) return version === 4
-  if (protocol === 0x57) return version === 6
-  return protocol > 0x21 && protocol <= 0xfa && (protocol & 1) === 1
+  const fieldBytes = bytes[at] === 0 ? 2 : 1
+  const from = at + fieldBytes
+  const left = length - fieldBytes
+  const first = bytes[from] ?? 0
+  switch (bytes[from - 1]) {
+    case PppProtocol.ipv4:
+      return left >= 20 && first >>> 4 === 4 && (first & 15) >= 5 && u16(bytes, from + 2) <= left
+    case PppProtocol.ipv6:
+      return left >= 40 && first >>> 4 === 6 && 40 + u16(bytes, from + 4) <= left
+    default:
+      return false
+  }
 }
