@@ -49,7 +49,8 @@ export class SocketAddress {
   }
 
   equals(other: SocketAddress): boolean {
-    const [a, b] = [this.words, other.words]
+    const a = this.words
+    const b = other.words
     return (
       this.port === other.port &&
       a[0] === b[0] &&

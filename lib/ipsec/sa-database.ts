@@ -16,6 +16,9 @@ const maxDraws = 64
 
 export class SaDatabase<Owner> {
   readonly #entries = new Map<number, { readonly sa: InboundSa; readonly owner: Owner }>()
+  /** The entry of the last `find`: neighbours mostly belong together, and big numbers hash slowly. */
+  #lastSpi = 0
+  #lastEntry: { readonly sa: InboundSa; readonly owner: Owner } | undefined
   /** SPIs that IKE has offered and whose SA does not stand yet. */
   readonly #reserved = new Set<number>()
   /** Packets that no SA could be asked about. */
@@ -43,11 +46,13 @@ export class SaDatabase<Owner> {
 
   add(sa: InboundSa, owner: Owner): void {
     this.#reserved.delete(sa.spi)
+    this.#lastEntry = undefined
     this.#entries.set(sa.spi, { sa, owner })
   }
 
   /** Takes an SA out and closes it. */
   remove(spi: number): void {
+    this.#lastEntry = undefined
     this.#entries.get(spi)?.sa.close()
     this.#entries.delete(spi)
   }
@@ -64,7 +69,10 @@ export class SaDatabase<Owner> {
     lengthBytes: number,
   ): { readonly sa: InboundSa; readonly owner: Owner } | undefined {
     const spi = spiOf(bytes, at, lengthBytes)
+    if (spi === this.#lastSpi && this.#lastEntry !== undefined) return this.#lastEntry
     const entry = this.#entries.get(spi)
+    this.#lastSpi = spi
+    this.#lastEntry = entry
     if (entry === undefined)
       this.drops.count(spi === 0 ? EspDrop.truncated : EspDrop['unknown-spi'])
     return entry
