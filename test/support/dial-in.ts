@@ -11,7 +11,7 @@ import { ConfigUserStore } from '../../lib/aaa/users/config-user-store.ts'
 import { Ipv4Pool } from '../../lib/address/ipv4-pool.ts'
 import { Ipv6Pool } from '../../lib/address/ipv6-pool.ts'
 import type { AuthMethodName, UserConfig } from '../../lib/config.ts'
-import { ManualClock, systemClock } from '../../lib/core/clock.ts'
+import { ManualClock } from '../../lib/core/clock.ts'
 import { parseIpv4, parseIpv6 } from '../../lib/core/ip-address.ts'
 import { createLogger } from '../../lib/core/log.ts'
 import { SeededRandom } from '../../lib/core/random.ts'
@@ -20,7 +20,10 @@ import { TimerWheel } from '../../lib/core/timers.ts'
 import { createMemoryDataplane } from '../../lib/dataplane/index.ts'
 import { type CallServices, PppCalls } from '../../lib/server/ppp-call.ts'
 import { SstpListener, type SstpListenerOptions } from '../../lib/sstp/index.ts'
+import { eventually, turn } from './eventually.ts'
 import { ecdsaCertificate, type TestCertificate } from './sstp-certificates.ts'
+
+export { eventually, turn } from './eventually.ts'
 
 /** One line of the log, as a program reads it. */
 export interface LogLine {
@@ -247,21 +250,4 @@ export class DialIn {
     await stopped
     this.dataplane.stop()
   }
-}
-
-const patienceMs = 15_000
-
-/** Turns the event loop until `holds`; what never does is an error that says how things `stand`. */
-export async function eventually(holds: () => boolean, stand: () => string): Promise<void> {
-  const endMs = systemClock.nowMs() + patienceMs
-  while (!holds()) {
-    if (systemClock.nowMs() > endMs) throw new Error(`this does not happen: ${stand()}`)
-    await turn()
-  }
-}
-
-export function turn(): Promise<void> {
-  return new Promise(resolve => {
-    setImmediate(resolve)
-  })
 }
