@@ -1,0 +1,286 @@
+/** Whole IKEv2 calls: our dialler, the listener, users, addresses, sites; no kernel. */
+import { createHash, X509Certificate } from 'node:crypto'
+import t, { type Test } from 'tap'
+import { LocalAuthenticator } from '../../lib/aaa/local-authenticator.ts'
+import { Lockout } from '../../lib/aaa/lockout.ts'
+import { SessionRegistry } from '../../lib/aaa/session-registry.ts'
+import { ConfigUserStore } from '../../lib/aaa/users/config-user-store.ts'
+import { Ipv4Pool } from '../../lib/address/ipv4-pool.ts'
+import { Ipv6Pool } from '../../lib/address/ipv6-pool.ts'
+import { ClientAuthorities } from '../../lib/certificates/client-authorities.ts'
+import { ensureOwnCertificate } from '../../lib/certificates/own-certificate.ts'
+import { parseConfig } from '../../lib/config.ts'
+import { ManualClock, systemWallClock } from '../../lib/core/clock.ts'
+import { formatIpv4 } from '../../lib/core/ip-address.ts'
+import { silentLogger } from '../../lib/core/log.ts'
+import { SeededRandom } from '../../lib/core/random.ts'
+import { Secret } from '../../lib/core/secret.ts'
+import { TimerWheel } from '../../lib/core/timers.ts'
+import { createMemoryDataplane } from '../../lib/dataplane/index.ts'
+import { Ikev2Dialler } from '../../lib/ikev2/dialler.ts'
+import { identityOf } from '../../lib/ikev2/identity.ts'
+import type { IkeSettings } from '../../lib/ikev2/ike-connection.ts'
+import { defaultHalfOpenLimits, Ikev2Listener } from '../../lib/ikev2/listener.ts'
+import { ipv4Selector } from '../../lib/ikev2/traffic-selectors.ts'
+import { type EspOwner, EspReceiver } from '../../lib/ipsec/esp-receiver.ts'
+import { IkeSockets } from '../../lib/ipsec/ike-sockets.ts'
+import { SaDatabase } from '../../lib/ipsec/sa-database.ts'
+import { type Ikev2CallServices, Ikev2Calls } from '../../lib/server/ikev2-call.ts'
+import { Ikev2Dial } from '../../lib/server/ikev2-dial.ts'
+import { responderSettings, tunnelLimits } from '../../lib/server/ikev2-settings.ts'
+import { udp } from '../dataplane/packets.ts'
+import { DatagramLink, LinkPlane } from '../support/datagram-link.ts'
+
+const serverAddress = '192.0.2.1'
+const clientAddress = '198.51.100.10'
+const siteKey = 'a long and random key'
+const configText = `
+server: {name: vpn.example.net}
+users:
+  - {name: alice, password: secret, maxSessions: 1}
+  - {name: bob, password: secret, address: 10.87.0.77}
+addresses: {ipv6: 'fd87:1:2::/48', dns: [10.87.0.1]}
+ikev2:
+  idleTimeoutSeconds: 600
+  sites:
+    - {identity: branch.example.net, presharedKey: ${siteKey}, remoteNetworks: [10.88.0.0/24]}
+`
+
+const directory = `${t.testdir()}/state`
+const certificate = ensureOwnCertificate({
+  stateDirectory: directory,
+  names: ['vpn.example.net'],
+  addresses: [serverAddress],
+  now: new Date(),
+}).pair
+const pin = createHash('sha256').update(new X509Certificate(certificate.chainPem).raw).digest()
+
+function setUp(t: Test, more = '') {
+  const config = parseConfig(configText + more, 'test')
+  const link = new DatagramLink()
+  const clock = new ManualClock(1000)
+  const wheel = new TimerWheel(clock.nowMs())
+  const host = (address: string, seed: number) => {
+    const { dataplane, memoryDevice } = createMemoryDataplane({
+      ipv4Address: address === serverAddress ? config.addresses.server : 0,
+      clock,
+    })
+    const { memory } = dataplane
+    const database = new SaDatabase<EspOwner>()
+    const plane = new LinkPlane(link, memory)
+    const sockets = new IkeSockets({
+      ...{ plane, memory, esp: new EspReceiver(memory, database), hosts: [address] },
+      ...{ takesPlainEsp: false, onLost: () => {} },
+    })
+    sockets.open()
+    dataplane.start()
+    t.teardown(() => dataplane.stop())
+    const random = new SeededRandom(seed)
+    const services = { sockets, sender: plane, memory, database, clock, wheel, random }
+    return { dataplane, memoryDevice, services }
+  }
+  const [server, client] = [host(serverAddress, 1), host(clientAddress, 2)]
+  const sessions = new SessionRegistry({ limits: config.limits, clock, wheel })
+  const ipv4Pool = new Ipv4Pool({
+    ranges: config.addresses.ipv4,
+    exclude: [],
+    serverAddress: config.addresses.server,
+    reserved: () => new Set(),
+    isRequestable: false,
+  })
+  const ipv6Pool = config.addresses.ipv6 && new Ipv6Pool(config.addresses.ipv6)
+  const { random } = server.services
+  const authorities = new ClientAuthorities([])
+  const callServices: Ikev2CallServices = {
+    dataplane: server.dataplane,
+    sessions,
+    authenticator: new LocalAuthenticator({
+      users: new ConfigUserStore(config.users ?? []),
+      methods: config.auth.methods,
+      lockout: new Lockout(config.auth.lockout, clock),
+      log: silentLogger,
+    }),
+    authorities,
+    ipv4Pool,
+    ipv6Pool,
+    wallClock: systemWallClock,
+    config,
+    settings: responderSettings({ config, certificates: [certificate], authorities, random }),
+    limits: tunnelLimits(config),
+  }
+  const listener = new Ikev2Listener({
+    ...server.services,
+    calls: new Ikev2Calls(() => callServices),
+    halfOpen: defaultHalfOpenLimits,
+  })
+  const dialler = new Ikev2Dialler(client.services)
+  const limits = tunnelLimits(config)
+  const peer = { address: serverAddress, port: 500 }
+  const dial = (
+    userName: string,
+    password = 'secret',
+    wantsIpv6 = true,
+    serverSha256: Uint8Array = pin,
+  ) => {
+    const call = new Ikev2Dial(
+      { userName, password: Secret.fromText(password), serverSha256, wantsIpv6 },
+      client.dataplane,
+    )
+    const settings = call.ikeSettings(client.services.random)
+    const connection = dialler.dial(clientAddress, peer, settings, limits, call)
+    if (connection === undefined) throw new Error('no socket')
+    call.start(connection)
+    return call
+  }
+  return {
+    config,
+    link,
+    clock,
+    wheel,
+    server,
+    client,
+    sessions,
+    ipv4Pool,
+    ipv6Pool,
+    listener,
+    dialler,
+    dial,
+  }
+}
+
+t.test(
+  'a user comes in, gets addresses, carries packets, and everything is given back',
+  async t => {
+    const { link, server, client, sessions, ipv4Pool, ipv6Pool, dial } = setUp(t)
+    const call = dial('alice')
+    await link.settle()
+    const up = await call.up
+    t.equal(formatIpv4(up.ipv4Address ?? 0), '10.87.0.2')
+    t.equal(up.ipv6Address?.prefixLength, 64)
+    t.same(up.ipv4Dns, [0x0a570001])
+    t.match(sessions.list(), [
+      {
+        state: 'up',
+        userName: 'alice',
+        protocol: 'ikev2',
+        ipv4: '10.87.0.2',
+        peer: `${clientAddress}:500`,
+      },
+    ])
+    client.memoryDevice.fromHost(
+      udp({ source: '10.87.0.2', destination: '10.87.0.1', payload: new Uint8Array(200) }),
+    )
+    client.dataplane.flush()
+    await link.settle()
+    server.dataplane.flush()
+    t.match(sessions.list(), [{ receivedPackets: 1, receivedBytes: 228 }])
+    client.memoryDevice.fromHost(
+      udp({ source: '10.9.9.9', destination: '10.87.0.1', payload: new Uint8Array(10) }),
+    )
+    client.dataplane.flush()
+    await link.settle()
+    t.match(sessions.list(), [{ receivedPackets: 1 }], 'another source is outside the selectors')
+    t.equal(sessions.disconnect('alice'), 1)
+    await link.settle()
+    t.match(await call.closed, { detail: 'deleted-by-peer' })
+    t.equal(sessions.size, 0)
+    t.equal(ipv4Pool.leasedCount, 0)
+    t.equal(ipv6Pool?.leasedCount, 0)
+    t.equal(server.services.database.size, 0)
+  },
+)
+
+t.test('a fixed address, IPv4 alone', async t => {
+  const { link, dial } = setUp(t)
+  const call = dial('bob', 'secret', false)
+  await link.settle()
+  const up = await call.up
+  t.equal(formatIpv4(up.ipv4Address ?? 0), '10.87.0.77')
+  t.equal(up.ipv6Address, undefined)
+})
+
+t.test('wrong passwords, strangers and too many sessions are refused', async t => {
+  const { link, sessions, listener, dial } = setUp(t)
+  const wrong = dial('alice', 'wrong')
+  const nobody = dial('mallory')
+  await link.settle()
+  await t.rejects(wrong.up, /ended/)
+  await t.rejects(nobody.up, /ended/)
+  t.equal(sessions.size, 0)
+  const first = dial('alice')
+  await link.settle()
+  await first.up
+  const second = dial('alice')
+  await link.settle()
+  await t.rejects(second.up, /ended/)
+  t.equal(sessions.size, 1)
+  t.match(listener.status(), { established: 1, halfOpen: 0 })
+})
+
+t.test('a server with another certificate is not dialled', async t => {
+  const { link, sessions, dial } = setUp(t)
+  const call = dial('alice', 'secret', true, new Uint8Array(32))
+  await link.settle()
+  await t.rejects(call.up, /ended/)
+  t.equal(sessions.size, 0)
+})
+
+t.test('the idle timeout of IKEv2 ends a call', async t => {
+  const { link, clock, wheel, dial } = setUp(t)
+  const call = dial('alice')
+  await link.settle()
+  await call.up
+  for (let i = 0; i < 70; i++) {
+    clock.advance(10_000)
+    wheel.advance(clock.nowMs())
+    await link.settle()
+  }
+  t.match(await call.closed, { detail: 'deleted-by-peer' })
+})
+
+t.test('a site with a preshared key brings its network, and no address is given', async t => {
+  const { config, link, client, server, sessions, ipv4Pool, dialler } = setUp(t)
+  const user = new Ikev2Dial(
+    {
+      ...{ userName: 'x', password: Secret.fromText('x') },
+      ...{ serverSha256: pin, wantsIpv6: false },
+    },
+    client.dataplane,
+  )
+  const { configurationAttributes: _none, ...base } = user.ikeSettings(client.services.random)
+  const secret = Secret.fromText(siteKey)
+  const [site] = config.ikev2.sites
+  const settings: IkeSettings = {
+    ...base,
+    localIdentities: [
+      { identity: identityOf(site?.identity ?? ''), credential: { type: 'psk', secret } },
+    ],
+    peer: {
+      ...base.peer,
+      presharedKeys: [{ identity: identityOf('vpn.example.net'), secret }],
+    },
+    child: {
+      ...base.child,
+      localSelectors: [ipv4Selector({ address: 0x0a580000, prefixLength: 24 })],
+      remoteSelectors: [ipv4Selector({ address: 0x0a570000, prefixLength: 16 })],
+    },
+  }
+  const limits = tunnelLimits(config)
+  const peer = { address: serverAddress, port: 500 }
+  const connection = dialler.dial(clientAddress, peer, settings, limits, user)
+  if (connection === undefined) throw new Error('no socket')
+  user.start(connection)
+  await link.settle()
+  await user.up
+  t.match(sessions.list(), [{ state: 'up', userName: 'branch.example.net' }])
+  t.equal(ipv4Pool.leasedCount, 0)
+  server.memoryDevice.fromHost(
+    udp({ source: '10.87.0.1', destination: '10.88.0.5', payload: new Uint8Array(30) }),
+  )
+  server.dataplane.flush()
+  await link.settle()
+  t.match(sessions.list(), [{ sentPackets: 1 }])
+  user.hangUp()
+  await link.settle()
+  t.equal(sessions.size, 0)
+})
