@@ -63,11 +63,14 @@ export class IkeSockets {
       for (const host of hosts) {
         const ike = SocketAddress.of(host, IKE_PORT)
         const natTraversal = SocketAddress.of(host, NAT_TRAVERSAL_PORT)
+        // One by one: when the second cannot be opened, the first is closed again.
         this.#ports.push(
           plane.open(
             ike,
             this.#receiver((at, length, envelope) => this.#ike(at, length, envelope)),
           ),
+        )
+        this.#ports.push(
           plane.open(
             natTraversal,
             this.#receiver((at, length, envelope) => this.#mixed(at, length, envelope)),
