@@ -1,0 +1,151 @@
+/** Our server and our initiator at the two ends of a wire, with a tunnel up between them. */
+import type { ChildProcess } from 'node:child_process'
+import { X509Certificate } from 'node:crypto'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { stringify } from 'yaml'
+import { ownCertificateFiles } from '../lib/certificates/own-certificate.ts'
+import { SystemError } from '../lib/core/errors.ts'
+import { type FlowResult, measureFlow, serveIperf } from './iperf.ts'
+import { stop, Wire } from './namespaces.ts'
+
+const program = fileURLToPath(new URL('../bin/openras.js', import.meta.url))
+const clientProgram = fileURLToPath(new URL('./ikev2-client.js', import.meta.url))
+const callsProgram = fileURLToPath(new URL('./ikev2-calls.js', import.meta.url))
+const user = { name: 'bench', password: 'bench-password' }
+const startTimeoutMs = 60_000
+const tunnelServer = '10.87.0.1'
+
+export class Ikev2Pair {
+  readonly #wire: Wire
+  readonly #folder: string
+  readonly #server: ChildProcess
+  readonly #stopIperf: () => Promise<void>
+  #client: ChildProcess | undefined
+
+  private constructor(
+    wire: Wire,
+    folder: string,
+    server: ChildProcess,
+    stopIperf: () => Promise<void>,
+  ) {
+    this.#wire = wire
+    this.#folder = folder
+    this.#server = server
+    this.#stopIperf = stopIperf
+  }
+
+  /** Throws SystemError when the server does not start or the tunnel does not come up. */
+  static async start(cipher: string): Promise<Ikev2Pair> {
+    const folder = mkdtempSync(join(tmpdir(), 'openras-bench-'))
+    const wire = new Wire('ik')
+    try {
+      const config = join(folder, 'openras.yaml')
+      const state = join(folder, 'state')
+      writeFileSync(
+        config,
+        stringify({
+          users: [user],
+          state: { directory: state },
+          sstp: { enabled: false },
+          log: { level: 'warn' },
+        }),
+        { mode: 0o600 },
+      )
+      const server = wire.spawn(wire.b, process.execPath, [program, 'serve', '--config', config], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      })
+      await firstOutput(server, 'the server')
+      const pair = new Ikev2Pair(wire, folder, server, await serveIperf(wire, wire.b))
+      await pair.dial(cipher)
+      return pair
+    } catch (error) {
+      await wire.close()
+      rmSync(folder, { recursive: true })
+      throw error
+    }
+  }
+
+  /** Hangs up the tunnel, if there is one, and dials with this cipher of ESP. */
+  async dial(cipher: string): Promise<void> {
+    if (this.#client !== undefined) await stop(this.#client, 10_000)
+    this.#client = this.#spawnClient(clientProgram, [cipher])
+    await firstOutput(this.#client, 'the client')
+  }
+
+  /** Goodput from the client's side, and what it costs the server process. */
+  measure(direction: 'up' | 'down', streams: number, seconds: number): Promise<FlowResult> {
+    return measureFlow(
+      {
+        from: this.#wire.a,
+        target: tunnelServer,
+        streams,
+        seconds,
+        isReverse: direction === 'down',
+      },
+      this.#server.pid ?? 0,
+    )
+  }
+
+  /** Resident memory of the server now, MiB. */
+  get serverMemoryMiB(): number {
+    const status = readFileSync(`/proc/${this.#server.pid ?? 0}/status`, 'utf8')
+    return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? Number.NaN) / 1024
+  }
+
+  /** Without the tunnel: dials calls from one process and calls `whileUp` while all are up. */
+  async withCalls(
+    calls: number,
+    parallel: number,
+    whileUp: (result: { calls: number; seconds: number }) => Promise<void>,
+  ): Promise<void> {
+    if (this.#client !== undefined) await stop(this.#client, 10_000)
+    this.#client = undefined
+    const dialler = this.#spawnClient(callsProgram, [String(calls), String(parallel)])
+    const line = await firstOutput(dialler, 'the dialler')
+    await whileUp(JSON.parse(line) as { calls: number; seconds: number })
+    await stop(dialler, 60_000)
+  }
+
+  async close(): Promise<void> {
+    await this.#stopIperf()
+    if (this.#client !== undefined) await stop(this.#client, 10_000)
+    await stop(this.#server, 10_000)
+    await this.#wire.close()
+    rmSync(this.#folder, { recursive: true })
+  }
+
+  #spawnClient(path: string, args: readonly string[]): ChildProcess {
+    const { cert } = ownCertificateFiles(join(this.#folder, 'state'))
+    const { fingerprint256 } = new X509Certificate(readFileSync(cert))
+    const fingerprint = fingerprint256.replaceAll(':', '')
+    const { a, b } = this.#wire
+    const client = this.#wire.spawn(
+      a,
+      process.execPath,
+      [path, b.address, a.address, fingerprint, user.name, ...args],
+      { stdio: ['pipe', 'pipe', 'ignore'] },
+    )
+    client.stdin?.end(user.password)
+    return client
+  }
+}
+
+function firstOutput(child: ChildProcess, who: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(
+      () => reject(new SystemError(`${who} said nothing for ${startTimeoutMs / 1000} s`)),
+      startTimeoutMs,
+    )
+    child.stdout?.once('data', data => {
+      clearTimeout(timer)
+      resolve(String(data))
+    })
+    child.once('exit', code => {
+      clearTimeout(timer)
+      reject(new SystemError(`${who} ended with ${code}`))
+    })
+  })
+}
