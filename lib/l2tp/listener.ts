@@ -110,7 +110,8 @@ export class L2tpListener {
 
   /** Opens a tunnel to the peer at the end of `path`, with one call, for `links`. */
   dial(path: L2tpPath, links: LinkFactory): TunnelConnection {
-    const { owner } = this.#add(path, links)
+    // We chose the peer, so nobody makes us flood it.
+    const { owner } = this.#add(path, links, true)
     owner.handle({
       type: 'place-call',
       call: { reference: 0, direction: 'incoming' },
@@ -175,7 +176,10 @@ export class L2tpListener {
       }
       case 'new':
         if (this.#isStopping) this.#counters.count('l2tp-stopping')
-        else this.#add(path, this.#options.links).owner.control(message, peerPort)
+        else {
+          const { owner } = this.#add(path, this.#options.links, path.isVerified)
+          owner.control(message, peerPort)
+        }
         return
       case 'refuse':
         this.#send(path, route.reply, peerPort)
@@ -203,7 +207,7 @@ export class L2tpListener {
     return this.#lastPlainPath
   }
 
-  #add(path: L2tpPath, links: LinkFactory): Tunnel<TunnelConnection> {
+  #add(path: L2tpPath, links: LinkFactory, isPeerVerified: boolean): Tunnel<TunnelConnection> {
     const { clock, random } = this.#options
     const connection: TunnelConnection = new TunnelConnection(path, links, this.#services, {
       event: event => {
@@ -218,7 +222,7 @@ export class L2tpListener {
         random,
         counters: this.#counters,
         faults: this.#faults,
-        isPeerVerified: path.isVerified,
+        isPeerVerified,
       })
     })
     connection.begin(tunnel.machine)

@@ -6,13 +6,14 @@
 import { messageOf } from '../../lib/core/errors.ts'
 import { ikev2Cases } from './ikev2-cases.ts'
 import { CaseContext } from './interop-case.ts'
+import { l2tpCases } from './l2tp-cases.ts'
 import { TestCa } from './lab/certificates.ts'
 import { Lab } from './lab/lab.ts'
 import { setUpLab } from './lab/setup.ts'
 import { pptpCases } from './pptp-cases.ts'
 import { sstpCases } from './sstp-cases.ts'
 
-const allCases = [...sstpCases, ...ikev2Cases, ...pptpCases]
+const allCases = [...sstpCases, ...ikev2Cases, ...pptpCases, ...l2tpCases]
 
 function say(text: string): void {
   process.stdout.write(`${text}\n`)

@@ -25,6 +25,7 @@ export interface ServerOptions {
   readonly ikev2?: Readonly<Record<string, unknown>>
   /** Likewise. */
   readonly pptp?: Readonly<Record<string, unknown>>
+  readonly l2tp?: Readonly<Record<string, unknown>>
 }
 
 export class ServerProcess {
@@ -34,7 +35,7 @@ export class ServerProcess {
   #process: ChildProcess | undefined
 
   constructor(lab: Lab, name: string, options: ServerOptions) {
-    const { certificate, access = 'all', ikev2 = {}, pptp = {} } = options
+    const { certificate, access = 'all', ikev2 = {}, pptp = {}, l2tp = {} } = options
     this.#lab = lab
     this.#config = join(lab.folder, `${name}.yaml`)
     this.logFile = join(lab.folder, `${name}.log`)
@@ -45,6 +46,7 @@ export class ServerProcess {
       sstp: { enabled: true, port: 443, certificates: [certificate] },
       ikev2,
       pptp,
+      l2tp,
       auth: { methods: ['mschapv2', 'chap', 'pap'] },
       users: Object.entries(users).map(([user, password]) => ({ name: user, password })),
       addresses: {

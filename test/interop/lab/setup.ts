@@ -34,7 +34,7 @@ const modulesFolder = join(cacheFolder, 'kernel/usr/lib/uml/modules')
 const guestPackages = [
   ...['iproute2', 'iputils-ping', 'iperf3', 'kmod', 'procps', 'openssl', 'netbase', 'tcpdump'],
   ...['ppp', 'sstp-client', 'pptp-linux'],
-  ...['strongswan-charon', 'strongswan-swanctl'],
+  ...['xl2tpd', 'strongswan-charon', 'strongswan-swanctl'],
   ...['libcharon-extra-plugins', 'libcharon-extauth-plugins'],
   ...['libstrongswan-standard-plugins', 'libstrongswan-extra-plugins'],
 ]
