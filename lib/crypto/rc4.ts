@@ -7,7 +7,8 @@ import { InvariantError } from '../core/errors.ts'
 const stateBytes = 256
 
 export class Rc4 {
-  readonly #s = new Uint8Array(stateBytes)
+  /** 32-bit elements: V8 reads and writes them at less cost than bytes. */
+  readonly #s = new Int32Array(stateBytes)
   #i = 0
   #j = 0
 
@@ -24,11 +25,13 @@ export class Rc4 {
     const s = this.#s
     for (let i = 0; i < stateBytes; i++) s[i] = i
     let j = 0
+    let k = 0
     for (let i = 0; i < stateBytes; i++) {
       const si = s[i] ?? 0
-      j = (j + si + (key[i % keyBytes] ?? 0)) & 0xff
+      j = (j + si + (key[k] ?? 0)) & 0xff
       s[i] = s[j] ?? 0
       s[j] = si
+      if (++k === keyBytes) k = 0
     }
     this.#i = 0
     this.#j = 0
@@ -38,16 +41,49 @@ export class Rc4 {
   process(bytes: Uint8Array, at = 0, length = bytes.length - at): void {
     const s = this.#s
     const end = at + length
+    const endOfFours = at + (length & ~3)
     let i = this.#i
     let j = this.#j
-    for (let k = at; k < end; k++) {
+    let k = at
+    // Four at a time: the loop itself costs a third otherwise.
+    for (; k < endOfFours; k += 4) {
       i = (i + 1) & 0xff
-      const si = s[i] ?? 0
-      j = (j + si) & 0xff
-      const sj = s[j] ?? 0
-      s[i] = sj
-      s[j] = si
-      bytes[k] = (bytes[k] ?? 0) ^ (s[(si + sj) & 0xff] ?? 0)
+      let a = s[i] ?? 0
+      j = (j + a) & 0xff
+      let b = s[j] ?? 0
+      s[i] = b
+      s[j] = a
+      bytes[k] = (bytes[k] ?? 0) ^ (s[(a + b) & 0xff] ?? 0)
+      i = (i + 1) & 0xff
+      a = s[i] ?? 0
+      j = (j + a) & 0xff
+      b = s[j] ?? 0
+      s[i] = b
+      s[j] = a
+      bytes[k + 1] = (bytes[k + 1] ?? 0) ^ (s[(a + b) & 0xff] ?? 0)
+      i = (i + 1) & 0xff
+      a = s[i] ?? 0
+      j = (j + a) & 0xff
+      b = s[j] ?? 0
+      s[i] = b
+      s[j] = a
+      bytes[k + 2] = (bytes[k + 2] ?? 0) ^ (s[(a + b) & 0xff] ?? 0)
+      i = (i + 1) & 0xff
+      a = s[i] ?? 0
+      j = (j + a) & 0xff
+      b = s[j] ?? 0
+      s[i] = b
+      s[j] = a
+      bytes[k + 3] = (bytes[k + 3] ?? 0) ^ (s[(a + b) & 0xff] ?? 0)
+    }
+    for (; k < end; k++) {
+      i = (i + 1) & 0xff
+      const a = s[i] ?? 0
+      j = (j + a) & 0xff
+      const b = s[j] ?? 0
+      s[i] = b
+      s[j] = a
+      bytes[k] = (bytes[k] ?? 0) ^ (s[(a + b) & 0xff] ?? 0)
     }
     this.#i = i
     this.#j = j

@@ -38,13 +38,34 @@ export function sha1OfBlocks(blocks: Uint8Array, blockCount: number, out: Uint8A
     let c = h2
     let d = h3
     let e = h4
-    for (let i = 0; i < 80; i++) {
-      let f: number
-      if (i < 20) f = ((b & c) | (~b & d)) + 0x5a827999
-      else if (i < 40) f = (b ^ c ^ d) + 0x6ed9eba1
-      else if (i < 60) f = ((b & c) | (b & d) | (c & d)) + 0x8f1bbcdc
-      else f = (b ^ c ^ d) + 0xca62c1d6
-      const next = (((a << 5) | (a >>> 27)) + f + e + (w[i] ?? 0)) | 0
+    for (let i = 0; i < 20; i++) {
+      const next =
+        (((a << 5) | (a >>> 27)) + (d ^ (b & (c ^ d))) + e + 0x5a827999 + (w[i] ?? 0)) | 0
+      e = d
+      d = c
+      c = (b << 30) | (b >>> 2)
+      b = a
+      a = next
+    }
+    for (let i = 20; i < 40; i++) {
+      const next = (((a << 5) | (a >>> 27)) + (b ^ c ^ d) + e + 0x6ed9eba1 + (w[i] ?? 0)) | 0
+      e = d
+      d = c
+      c = (b << 30) | (b >>> 2)
+      b = a
+      a = next
+    }
+    for (let i = 40; i < 60; i++) {
+      const next =
+        (((a << 5) | (a >>> 27)) + ((b & c) | (d & (b | c))) + e + 0x8f1bbcdc + (w[i] ?? 0)) | 0
+      e = d
+      d = c
+      c = (b << 30) | (b >>> 2)
+      b = a
+      a = next
+    }
+    for (let i = 60; i < 80; i++) {
+      const next = (((a << 5) | (a >>> 27)) + (b ^ c ^ d) + e + 0xca62c1d6 + (w[i] ?? 0)) | 0
       e = d
       d = c
       c = (b << 30) | (b >>> 2)

@@ -91,9 +91,8 @@ export class CcpOptions implements OptionSemantics {
     if (strength === 0 && this.#settings.encryption === 'required') {
       return 'essential-option-rejected'
     }
-    const stateless = this.#settings.allowsStateful
-      ? bits & MicrosoftBit.stateless
-      : this.#stateless
+    const { allowsStateful } = this.#settings
+    const stateless = allowsStateful ? bits & MicrosoftBit.stateless : MicrosoftBit.stateless
     const mppc = this.#settings.hasMppc ? bits & MicrosoftBit.mppc : 0
     const wanted = strength | mppc
     this.#wanted = wanted === 0 ? 0 : wanted | (strength === 0 ? 0 : stateless)
@@ -113,10 +112,6 @@ export class CcpOptions implements OptionSemantics {
     return mppeBitOf[strongest] | mppc | (prefersStateful ? 0 : MicrosoftBit.stateless)
   }
 
-  get #stateless(): number {
-    return MicrosoftBit.stateless
-  }
-
   /** The strongest of ours among `bits`, as a bit; 0 when there is none. */
   #strengthOf(bits: number): number {
     const { encryption, strengths } = this.#settings
@@ -129,11 +124,13 @@ export class CcpOptions implements OptionSemantics {
 
   /** What we would acknowledge, nearest to `bits`. */
   #counterOffer(bits: number): number {
-    const { allowsStateful, hasMppc, encryption } = this.#settings
+    const { allowsStateful, prefersStateful, hasMppc, encryption } = this.#settings
     const mppc = hasMppc ? bits & MicrosoftBit.mppc : 0
     let strength = this.#strengthOf(bits)
     if (strength === 0 && encryption !== 'none') strength = this.#best & strengthBits
     if (strength === 0) return mppc
+    if (allowsStateful && prefersStateful) return strength | mppc
+    if (allowsStateful && prefersStateful) return strength | mppc
     const stateless = allowsStateful ? bits & MicrosoftBit.stateless : MicrosoftBit.stateless
     return strength | stateless | mppc
   }
