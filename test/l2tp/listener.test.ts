@@ -75,8 +75,8 @@ class Station implements LinkFactory {
   }
 
   /** Opens ESP and a call in it. */
-  dial(world: World): void {
-    this.host.dial()
+  dial(world: World, server?: string): void {
+    this.host.dial(server)
     world.link.deliver()
     const [peer] = this.host.peers.slice(-1)
     if (peer === undefined) throw new Error('no ESP')
@@ -154,6 +154,32 @@ t.test('two clients behind one NAT, with the same ports inside, have a call each
     server.links.map(({ received }) => received),
     [['ff03002145010203'], ['ff03005760010203']],
   )
+})
+
+t.test('over IPv6 every message has the UDP checksum that receivers insist on', async t => {
+  const world = new World()
+  const server = new Station(world, '2001:db8::1', 1)
+  const client = new Station(world, '2001:db8::2', 2)
+  client.dial(world, '2001:db8::1')
+  t.match(server.link.carrier, { peerAddress: '2001:db8::2', peerLabel: '[2001:db8::2]:4500' })
+  const sums: number[] = []
+  const [peer] = client.host.peers
+  peer?.esp.connect({
+    deliver: (at, lengthBytes) => {
+      const { bytes } = client.host.memory
+      const udp = bytes.slice(at, at + lengthBytes)
+      const pseudo = [0x2001, 0xdb8, 1, 0x2001, 0xdb8, 2, 17, lengthBytes]
+      let sum = pseudo.reduce((a, b) => a + b)
+      for (let i = 0; i < udp.length; i += 2) sum += ((udp[i] ?? 0) << 8) | (udp[i + 1] ?? 0)
+      while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16)
+      sums.push(sum)
+      t.not((udp[6] ?? 0) | (udp[7] ?? 0), 0, 'there is one')
+    },
+  })
+  server.link.send(ipv4Packet)
+  server.link.send(Uint8Array.of(0x60, 9, 8, 7, 6))
+  world.link.deliver()
+  t.same(sums, [0xffff, 0xffff])
 })
 
 t.test('the end of a call is told to PPP on the other side, whoever ends it', async t => {

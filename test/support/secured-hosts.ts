@@ -120,10 +120,10 @@ export class SecuredHost {
     sockets.open()
   }
 
-  dial() {
+  dial(server = serverAddress) {
     return this.listener.dial({
       local: { address: this.address, port: 500 },
-      peer: { address: serverAddress, port: 500 },
+      peer: { address: server, port: 500 },
       isFloated: false,
     })
   }
