@@ -258,7 +258,7 @@ const l2tpWithoutIpsec: InteropCase = {
     const guest = await lab.guest(11)
     const call = `l2tp_up ${address.server} lab ${users.lab}`
     await context.check('L2TP without IPsec is refused', async () => {
-      const { code } = await guest.run(`. /lab/l2tp.sh; ${call}`)
+      const { code } = await guest.run(`. /lab/l2tp.sh; ${call}`, 120_000)
       await hangUp(guest)
       expect(code !== 0, 'the client connected')
     })

@@ -71,12 +71,13 @@ CONF
     [ -p /run/xl2tpd/control ] && break
     sleep 0.1
   done
-  echo 'c lab' >/run/xl2tpd/control
+  # Opening a pipe that nobody reads would wait for ever.
+  timeout 5 sh -c "echo 'c lab' >/run/xl2tpd/control"
   wait_ppp "$(cat /run/client.pid)" 20
 }
 
 l2tp_down() {
-  [ -p /run/xl2tpd/control ] && echo 'd lab' >/run/xl2tpd/control
+  [ -p /run/xl2tpd/control ] && timeout 2 sh -c "echo 'd lab' >/run/xl2tpd/control"
   sleep 0.5
   ppp_down
   charon_stop
