@@ -55,8 +55,11 @@ export class CcpOptions implements OptionSemantics {
       : isEncrypted || (send.keyBits === 0 && receive.keyBits === 0)
   }
 
+  /** RFC 3078 §2.1: whoever asks first names all that it can, and the peer takes one. */
   restart(): void {
+    const { encryption, strengths } = this.#settings
     this.#wanted = this.#best
+    if (encryption !== 'none') for (const bits of strengths) this.#wanted |= mppeBitOf[bits]
     this.#granted = 0
   }
 
