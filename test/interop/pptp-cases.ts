@@ -134,7 +134,7 @@ const pptpTraffic: InteropCase = {
     await context.check('lost and reordered GRE, both ways: pings and iperf3 go on', async () => {
       await inGuest(
         guest,
-        'modprobe sch_netem; tc qdisc add dev vec0 root netem delay 5ms loss 2% reorder 95% 50%',
+        'modprobe sch_netem; tc qdisc replace dev vec0 root netem delay 5ms loss 2% reorder 95% 50%',
       )
       for (const size of pingSizes) {
         await inGuest(
