@@ -2,6 +2,7 @@
  * The seam between those who negotiate a proof of identity (PPP, EAP, IKEv2) and those who can judge
  * it (local users, RADIUS).
  */
+import type { Ipv4Network, Ipv6Network } from '../core/ip-address.ts'
 import type { Secret } from '../core/secret.ts'
 
 /** Where and how the call comes in; conditions of policies, attributes of RADIUS. */
@@ -55,11 +56,48 @@ export interface AuthenticationRequest {
 export interface Authorization {
   /** The name that sessions, limits and accounting go by. */
   readonly userName: string
+  readonly groups?: readonly string[]
   /** Host order. */
   readonly ipv4Address?: number
+  /** Named pool of the configuration (RFC 2869 §5.18 Framed-Pool). */
+  readonly ipv4Pool?: string
+  /** RFC 6911 §3.3 Framed-IPv6-Pool. */
+  readonly ipv6Pool?: string
+  /** The prefix of the link (RFC 3162 §2.3). */
+  readonly ipv6Prefix?: Ipv6Network
+  /** The prefix behind the client (RFC 4818). */
+  readonly delegatedIpv6Prefix?: Ipv6Network
+  /** Networks behind the client: Framed-Route, Framed-IPv6-Route. */
+  readonly ipv4Routes?: readonly Ipv4Network[]
+  readonly ipv6Routes?: readonly Ipv6Network[]
+  /** Host order. */
+  readonly dnsIpv4?: readonly number[]
+  readonly winsIpv4?: readonly number[]
+  readonly dnsIpv6?: readonly Uint8Array[]
   readonly sessionTimeoutSeconds?: number
   readonly idleTimeoutSeconds?: number
   readonly maxSessions?: number
+  /** Between interim accounting records (RFC 2869 §5.16). */
+  readonly interimIntervalSeconds?: number
+  /** Name of a filter of the configuration (RFC 2865 §5.11 Filter-Id). */
+  readonly filterName?: string
+  /** Rules in the syntax of RFC 4849 §2, in order; they come before those of `filterName`. */
+  readonly filterRules?: readonly string[]
+  /** From the client, bit/s of IP. */
+  readonly receiveBitsPerSecond?: number
+  /** To the client, bit/s of IP. */
+  readonly sendBitsPerSecond?: number
+  /** MPPE key lengths that the user may agree on, bits; empty: no encryption allowed. */
+  readonly mppeKeyBits?: readonly (40 | 56 | 128)[]
+  readonly isEncryptionRequired?: boolean
+  /** Restricted until released or until the time is over (RFC 2548 §2.7). */
+  readonly quarantine?: {
+    readonly filterName?: string
+    readonly filterRules?: readonly string[]
+    readonly timeoutSeconds?: number
+  }
+  /** Given back in every accounting record, unread (RFC 2865 §5.25 Class). */
+  readonly accountingClass?: readonly Uint8Array[]
 }
 
 /** 16-byte MPPE master keys, from the server's point of view (RFC 3079 §3.3). */
