@@ -242,6 +242,10 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
     const connection = this.#connection
     const current = connection.associations[0]
     if (connection.state !== 'established' || current === undefined) {
+      const { state } = connection
+      if (this.#authResponder && current && state === 'authenticating') {
+        sendReply(connection, current, this.#authResponder.refuse(cause, detail))
+      }
       connection.close(cause, detail)
       return
     }

@@ -217,6 +217,23 @@ t.test('wrong passwords, strangers and too many sessions are refused', async t =
   t.match(listener.status(), { established: 1, halfOpen: 0 })
 })
 
+t.test('who is turned away is told so at once, and does not ask again', async t => {
+  const full = setUp(t, 'limits: {sessions: 1}')
+  const first = full.dial('alice')
+  await full.link.settle()
+  await first.up
+  const second = full.dial('bob')
+  await full.link.settle()
+  await t.rejects(second.up, /AUTHENTICATION_FAILED \(authentication-failed\)/, 'too many sessions')
+  t.match(full.listener.status(), { established: 1, halfOpen: 0 })
+  const small = setUp(t, 'access: all')
+  small.ipv4Pool.lease({ userName: 'x', requestedAddress: 0, fixedAddress: 0x0a57004d })
+  const bob = small.dial('bob', 'secret', false)
+  await small.link.settle()
+  await t.rejects(bob.up, /INTERNAL_ADDRESS_FAILURE \(no-address\)/, 'his address is taken')
+  t.equal(small.sessions.size, 0)
+})
+
 t.test('a server with another certificate is not dialled', async t => {
   const { link, sessions, dial } = setUp(t)
   const call = dial('alice', 'secret', true, new Uint8Array(32))

@@ -148,8 +148,13 @@ export class AuthInitiator implements Task {
       return
     }
     if (form === 'error') {
-      const refused = findNotify(payloads, NotifyType.AUTHENTICATION_FAILED) !== undefined
-      connection.close(refused ? 'authentication-failed' : 'protocol-error', errorName(payloads))
+      const has = (notifyType: number) => findNotify(payloads, notifyType) !== undefined
+      const cause = has(NotifyType.AUTHENTICATION_FAILED)
+        ? 'authentication-failed'
+        : has(NotifyType.INTERNAL_ADDRESS_FAILURE)
+          ? 'no-address'
+          : 'protocol-error'
+      connection.close(cause, errorName(payloads))
       return
     }
     const idr = findPayload(payloads, 'IDr')

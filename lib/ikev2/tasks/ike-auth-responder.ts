@@ -157,6 +157,15 @@ export class AuthResponder {
     this.#reply(this.#granted(stage, verdict, nowMs))
   }
 
+  /**
+   * The composer turns the peer away. Whoever waits for an answer gets one, so that it does not ask
+   * again for a minute; the answer is for the caller of this to send.
+   */
+  refuse(cause: DisconnectCause, detail: string): Payload[] {
+    this.#fail(detail, cause)
+    return [refusalOf(cause)]
+  }
+
   destroy(): void {
     const stage = this.#stage
     if (stage.name === 'eap') stage.eap.destroy()
@@ -457,14 +466,7 @@ export class AuthResponder {
 
   #granted(stage: Extract<Stage, { name: 'grant' }>, verdict: GrantVerdict, nowMs: number): Answer {
     const connection = this.#connection
-    if (verdict.type === 'refuse') {
-      this.#fail('grant-refused', verdict.cause)
-      const notifyType =
-        verdict.cause === 'no-address'
-          ? NotifyType.INTERNAL_ADDRESS_FAILURE
-          : NotifyType.AUTHENTICATION_FAILED
-      return [notify(notifyType)]
-    }
+    if (verdict.type === 'refuse') return this.refuse(verdict.cause, 'grant-refused')
     const { first, authenticated, proof } = stage
     connection.grant = verdict.grant
     this.#stage = { name: 'done' }
@@ -479,6 +481,18 @@ export class AuthResponder {
     if (answer.child) connection.activate(answer.child)
     return [...payloads, ...answer.payloads]
   }
+}
+
+/**
+ * RFC 7296 §2.21.2, §3.15.4: there is a word of its own for a lack of addresses; NO_ADDITIONAL_SAS and
+ * TEMPORARY_FAILURE are about exchanges of an IKE SA that stands, so all else is AUTHENTICATION_FAILED.
+ */
+function refusalOf(cause: DisconnectCause): Payload {
+  return notify(
+    cause === 'no-address'
+      ? NotifyType.INTERNAL_ADDRESS_FAILURE
+      : NotifyType.AUTHENTICATION_FAILED,
+  )
 }
 
 function eapCause(
