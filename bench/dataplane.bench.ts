@@ -177,7 +177,7 @@ function segmentStep(gsoType: number): Step {
       frame.gsoType = gsoType
       frame.segmentBytes = segmentBytes
       frame.checksumStart = 20
-      segmenter.cut(frame, segmenter.headerBytes(frame), outlet)
+      segmenter.cut(frame, segmenter.headerBytes(frame), outlet, count)
     }
   })
 }

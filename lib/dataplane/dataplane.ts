@@ -6,6 +6,7 @@
  * and written to the kernel without an object of its own.
  */
 import type { PacketSink } from '../core/packet-sink.ts'
+import type { PacketFilter } from './packet-filter.ts'
 import type { CaptureOptions } from './pcap.ts'
 
 export type BackendName = 'offload' | 'plain' | 'memory'
@@ -86,6 +87,17 @@ export interface PortOptions {
   onLinkPacket(bytes: Uint8Array): void
 }
 
+/** Bits of IP per second; absent is no limit. What comes too fast is dropped, not delayed. */
+export interface RateLimits {
+  /** From the client. */
+  readonly receiveBitsPerSecond?: number
+  /** To the client. */
+  readonly sendBitsPerSecond?: number
+  /** What may come at once; absent: a quarter of a second, and at least 64 KiB. */
+  readonly receiveBurstBytes?: number
+  readonly sendBurstBytes?: number
+}
+
 /** One session's place in the dataplane. */
 export interface Port {
   /** Accept `address` (host order) as source from this session, and route it here. */
@@ -100,6 +112,16 @@ export interface Port {
    * goes towards the TUN or another port when the burst ends.
    */
   deliver(at: number, lengthBytes: number): void
+
+  /** No longer routes an IPv4 network here. False when it was not. */
+  removeIpv4Network(address: number, prefixLength: number): boolean
+  removeIpv6(prefix: Uint8Array, prefixLength: number): boolean
+
+  /**
+   * From the next packet on only what `filter` permits passes, no faster than `rates`; undefined is
+   * no limit. Packets of the link itself (see `onLinkPacket`) and those of `transmit` are exempt.
+   */
+  limit(filter: PacketFilter | undefined, rates: RateLimits | undefined): void
 
   /** Sends a packet of our own making to the session: router advertisements, DHCP answers. */
   transmit(packet: Uint8Array): void

@@ -3,7 +3,7 @@
  * fragmented or answered.
  */
 import { sendFragments } from './fragmenter.ts'
-import { type Frame, Gso } from './frame.ts'
+import { type Frame, Gso, maxFrameBytes } from './frame.ts'
 import type { IcmpAnswers } from './icmp-answers.ts'
 import { ipVersion, ipv4HeaderBytes, isLinkLocal, mayBeFragmented } from './ip-packet.ts'
 import { clampMss } from './mss-clamp.ts'
@@ -90,9 +90,12 @@ export class HostPath {
       this.#tally.drop(dropMalformed, 1)
       return
     }
-    port.lastActiveMs = nowMs
-    if (frame.gsoType === Gso.none) this.#sendPacket(port, frame, at)
-    else this.#sendSuperPacket(port, frame, at)
+    if (frame.gsoType === Gso.none) {
+      const { gate } = port
+      if (gate !== undefined && !gate.admitsToClient(at, length, nowMs)) return
+      port.lastActiveMs = nowMs
+      this.#sendPacket(port, frame, at)
+    } else this.#sendSuperPacket(port, frame, at, nowMs)
   }
 
   #sendPacket(port: SessionPort, frame: Frame, at: number): void {
@@ -110,8 +113,8 @@ export class HostPath {
     else this.#answerTooBig(port, at, length, mtuBytes, 1)
   }
 
-  #sendSuperPacket(port: SessionPort, frame: Frame, at: number): void {
-    const { outlet } = port
+  #sendSuperPacket(port: SessionPort, frame: Frame, at: number, nowMs: number): void {
+    const { outlet, gate } = port
     const { mtuBytes } = outlet
     const headerBytes = this.#segmenter.headerBytes(frame)
     if (headerBytes === 0) {
@@ -130,7 +133,16 @@ export class HostPath {
         return
       }
     }
-    this.#segmenter.cut(frame, headerBytes, outlet)
+    if (gate === undefined) {
+      port.lastActiveMs = nowMs
+      this.#segmenter.cut(frame, headerBytes, outlet, maxFrameBytes)
+      return
+    }
+    const packets = this.#segmenter.segmentCount(frame, headerBytes)
+    const admitted = gate.admittedPackets(frame, headerBytes, packets, nowMs)
+    if (admitted === 0) return
+    port.lastActiveMs = nowMs
+    this.#segmenter.cut(frame, headerBytes, outlet, admitted)
   }
 
   #answerTooBig(

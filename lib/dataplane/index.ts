@@ -7,6 +7,7 @@ export type {
   Port,
   PortCounters,
   PortOptions,
+  RateLimits,
   SlotPool,
 } from './dataplane.ts'
 export {
@@ -16,6 +17,7 @@ export {
   type MemoryDataplaneOptions,
   openDataplane,
 } from './open-dataplane.ts'
+export { mostFilterRules, PacketFilter } from './packet-filter.ts'
 export {
   openRawSocket,
   type PacketSocket,

@@ -136,6 +136,7 @@ export class PacketEngine implements Dataplane, FrameWriter {
         routes: this.#routes,
         path: this.#sessionPath,
         onLinkPacket: bytes => options.onLinkPacket(bytes),
+        nowMs: () => this.#options.clock.nowMs(),
         onWork: () => this.#beginBurst(),
         onDetach: detached => this.#ports.delete(detached),
       },

@@ -57,9 +57,11 @@ class PrefixHash<Owner> {
     this.#owners[slot] = owner
   }
 
-  delete(key: Int32Array, owner: Owner): void {
+  delete(key: Int32Array, owner: Owner): boolean {
     const slot = this.#slotOf(key.map((word, i) => word & (this.#mask[i] ?? 0)))
-    if (this.#owners[slot] === owner) this.#deleteSlot(slot)
+    if (this.#owners[slot] !== owner) return false
+    this.#deleteSlot(slot)
+    return true
   }
 
   /** The slot that holds the network, or the empty one where it would be put. */
@@ -151,9 +153,11 @@ class PrefixTables<Owner> {
     table.set(key, owner)
   }
 
-  delete(key: Int32Array, prefixLength: number, owner: Owner): void {
-    this.#tables.find(table => table.prefixLength === prefixLength)?.delete(key, owner)
-    this.#tables = this.#tables.filter(table => table.count > 0)
+  delete(key: Int32Array, prefixLength: number, owner: Owner): boolean {
+    const table = this.#tables.find(one => one.prefixLength === prefixLength)
+    const isDeleted = table?.delete(key, owner) ?? false
+    this.#tables = this.#tables.filter(({ count }) => count > 0)
+    return isDeleted
   }
 }
 
@@ -215,6 +219,16 @@ export class RouteTable<Owner extends object> {
     this.#remember(owner, { key, prefixLength })
   }
 
+  /** False when `owner` does not have the network. */
+  deleteIpv4(address: number, prefixLength: number, owner: Owner): boolean {
+    return this.#delete(this.#ipv4, Int32Array.of(address), prefixLength, owner)
+  }
+
+  deleteIpv6(prefix: Uint8Array, prefixLength: number, owner: Owner): boolean {
+    const key = Int32Array.of(u32(prefix, 0), u32(prefix, 4), u32(prefix, 8), u32(prefix, 12))
+    return this.#delete(this.#ipv6, key, prefixLength, owner)
+  }
+
   /** Forgets what `owner` still has. */
   deleteOwner(owner: Owner): void {
     for (const { key, prefixLength } of this.#entries.get(owner) ?? []) {
@@ -223,6 +237,25 @@ export class RouteTable<Owner extends object> {
     }
     this.#entries.delete(owner)
     this.#forgetLast()
+  }
+
+  #delete(
+    tables: PrefixTables<Owner>,
+    key: Int32Array,
+    prefixLength: number,
+    owner: Owner,
+  ): boolean {
+    const isDeleted = tables.delete(key, prefixLength, owner)
+    const left = (this.#entries.get(owner) ?? []).filter(
+      entry =>
+        entry.prefixLength !== prefixLength ||
+        entry.key.length !== key.length ||
+        entry.key.some((word, i) => word !== key[i]),
+    )
+    if (left.length > 0) this.#entries.set(owner, left)
+    else this.#entries.delete(owner)
+    this.#forgetLast()
+    return isDeleted
   }
 
   #remember(owner: Owner, entry: Entry): void {

@@ -69,14 +69,17 @@ export class Segmenter {
     return Math.ceil((frame.lengthBytes - headerBytes) / frame.segmentBytes)
   }
 
-  /** Cuts `frame`, whose `headerBytes` the caller got from `headerBytes`, into `outlet`. */
-  cut(frame: Frame, headerBytes: number, outlet: Outlet): void {
+  /**
+   * Cuts `frame`, whose `headerBytes` the caller got from `headerBytes`, into `outlet`, and stops
+   * after `mostPackets`: the caller has counted the others.
+   */
+  cut(frame: Frame, headerBytes: number, outlet: Outlet, mostPackets: number): void {
     if (headerBytes === 0) outlet.tally.drop(dropBadFrame, 1)
-    else if (frame.gsoType === Gso.udp) this.#cutUdp(frame, headerBytes, outlet)
-    else this.#cutTcp(frame, headerBytes, outlet)
+    else if (frame.gsoType === Gso.udp) this.#cutUdp(frame, headerBytes, outlet, mostPackets)
+    else this.#cutTcp(frame, headerBytes, outlet, mostPackets)
   }
 
-  #cutTcp(frame: Frame, headerBytes: number, outlet: Outlet): void {
+  #cutTcp(frame: Frame, headerBytes: number, outlet: Outlet, mostPackets: number): void {
     const memory = this.#memory
     const { bytes, view } = memory
     const at = frame.pieceAt[0] ?? 0
@@ -98,13 +101,13 @@ export class Segmenter {
     const payloadBytes = frame.lengthBytes - headerBytes
     const segmentBytes = frame.segmentBytes
     let index = 0
-    for (let done = 0; done < payloadBytes; done += segmentBytes, index++) {
+    for (let done = 0; done < payloadBytes && index < mostPackets; done += segmentBytes, index++) {
       const isLast = done + segmentBytes >= payloadBytes
       const length = isLast ? payloadBytes - done : segmentBytes
       const packetBytes = headerBytes + length
       const to = outlet.reserve(packetBytes)
       if (to === noRoom) {
-        outlet.dropNoRoom(this.segmentCount(frame, headerBytes) - index)
+        outlet.dropNoRoom(Math.min(this.segmentCount(frame, headerBytes), mostPackets) - index)
         return
       }
       memory.copy(to, at, headerBytes)
@@ -130,7 +133,7 @@ export class Segmenter {
     }
   }
 
-  #cutUdp(frame: Frame, headerBytes: number, outlet: Outlet): void {
+  #cutUdp(frame: Frame, headerBytes: number, outlet: Outlet, mostPackets: number): void {
     const memory = this.#memory
     const { bytes, view } = memory
     const at = frame.pieceAt[0] ?? 0
@@ -151,12 +154,12 @@ export class Segmenter {
     const payloadBytes = frame.lengthBytes - headerBytes
     const segmentBytes = frame.segmentBytes
     let index = 0
-    for (let done = 0; done < payloadBytes; done += segmentBytes, index++) {
+    for (let done = 0; done < payloadBytes && index < mostPackets; done += segmentBytes, index++) {
       const length = Math.min(segmentBytes, payloadBytes - done)
       const packetBytes = headerBytes + length
       const to = outlet.reserve(packetBytes)
       if (to === noRoom) {
-        outlet.dropNoRoom(this.segmentCount(frame, headerBytes) - index)
+        outlet.dropNoRoom(Math.min(this.segmentCount(frame, headerBytes), mostPackets) - index)
         return
       }
       memory.copy(to, at, headerBytes)

@@ -135,19 +135,23 @@ export class SessionPath {
       tally.drop(dropBadDestination, 1)
       return
     }
+    const isForUs = destination === this.#ownIpv4
+    if (isForUs && this.#isForDhcpServer(at, lengthBytes)) {
+      port.lastActiveMs = nowMs
+      tally.count(linkPackets, 1)
+      port.handLinkPacket(at, lengthBytes)
+      return
+    }
+    const { gate } = port
+    if (gate !== undefined && !gate.admitsFromClient(at, lengthBytes, nowMs)) return
     port.lastActiveMs = nowMs
-    if (destination === this.#ownIpv4) {
-      if (this.#isForDhcpServer(at, lengthBytes)) {
-        tally.count(linkPackets, 1)
-        port.handLinkPacket(at, lengthBytes)
-        return
-      }
+    if (isForUs) {
       this.#toHost(port, at, lengthBytes)
       return
     }
     const owner = this.#routes.lookupIpv4(destination)
     if (owner === undefined) this.#toHost(port, at, lengthBytes)
-    else this.#toSession(port, owner, at, lengthBytes)
+    else this.#toSession(port, owner, at, lengthBytes, nowMs)
   }
 
   #receive6(port: SessionPort, at: number, givenBytes: number, nowMs: number): void {
@@ -187,12 +191,14 @@ export class SessionPath {
       tally.drop(dropBadDestination, 1)
       return
     }
+    const { gate } = port
+    if (gate !== undefined && !gate.admitsFromClient(at, lengthBytes, nowMs)) return
     port.lastActiveMs = nowMs
     const owner = this.#isOwnAddress6(destinationAt)
       ? undefined
       : this.#routes.lookupIpv6(bytes, destinationAt)
     if (owner === undefined) this.#toHost(port, at, lengthBytes)
-    else this.#toSession(port, owner, at, lengthBytes)
+    else this.#toSession(port, owner, at, lengthBytes, nowMs)
   }
 
   #toHost(port: SessionPort, at: number, lengthBytes: number): void {
@@ -202,7 +208,13 @@ export class SessionPath {
     this.#coalescer.add(at, lengthBytes)
   }
 
-  #toSession(from: SessionPort, to: SessionPort, at: number, lengthBytes: number): void {
+  #toSession(
+    from: SessionPort,
+    to: SessionPort,
+    at: number,
+    lengthBytes: number,
+    nowMs: number,
+  ): void {
     const { tally } = from
     if (to === from) {
       if (from.isUplink) this.#toHost(from, at, lengthBytes)
@@ -213,6 +225,7 @@ export class SessionPath {
       tally.drop(dropForbidden, 1)
       return
     }
+    if (to.gate !== undefined && !to.gate.admitsToClient(at, lengthBytes, nowMs)) return
     // We are a router between the two (RFC 1812 §5.3.1, RFC 8200 §3).
     if (!this.#takeHop(at)) {
       const answerBytes = this.#answers.timeExceeded(at, lengthBytes)

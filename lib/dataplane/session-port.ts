@@ -1,12 +1,14 @@
 /** One session's place in the dataplane: its routes, its sink, its counters. */
 import { InvariantError } from '../core/errors.ts'
 import { noRoom } from '../core/packet-sink.ts'
-import type { Port, PortCounters } from './dataplane.ts'
+import type { Port, PortCounters, RateLimits } from './dataplane.ts'
 import type { Outlet } from './outlet.ts'
+import type { PacketFilter } from './packet-filter.ts'
 import type { PacketMemory } from './pinned-memory.ts'
 import type { RouteTable } from './route-table.ts'
 import type { SessionPath } from './session-path.ts'
 import { Count, type Tally } from './tally.ts'
+import { TrafficGate } from './traffic-gate.ts'
 
 const dropDetached = Count['drop-detached']
 const dropTooBig = Count['drop-too-big']
@@ -20,6 +22,8 @@ export interface SessionPortParts {
   readonly routes: RouteTable<SessionPort>
   readonly path: SessionPath
   onLinkPacket(bytes: Uint8Array): void
+  /** Monotonic. */
+  nowMs(): number
   /** Something waits for the end of the burst. */
   onWork(): void
   onDetach(port: SessionPort): void
@@ -32,6 +36,8 @@ export class SessionPort implements Port {
   readonly tally: Tally
   readonly counters: PortCounters
   isAttached = true
+  /** Filter and rates, where the session has any. */
+  gate: TrafficGate | undefined = undefined
   lastActiveMs: number
   /** The last IPv4 source that was found to be this session's, while the route table is the same. */
   checkedSource = 0
@@ -61,6 +67,26 @@ export class SessionPort implements Port {
     this.#checkPrefix(prefixLength, 128)
     if (prefix.length !== 16) throw new InvariantError(`${this.label}: IPv6 prefix is 16 bytes`)
     this.#parts.routes.addIpv6(prefix, prefixLength, this)
+  }
+
+  removeIpv4Network(address: number, prefixLength: number): boolean {
+    this.#checkPrefix(prefixLength, 32)
+    return this.#parts.routes.deleteIpv4(address, prefixLength, this)
+  }
+
+  removeIpv6(prefix: Uint8Array, prefixLength: number): boolean {
+    this.#checkPrefix(prefixLength, 128)
+    return this.#parts.routes.deleteIpv6(prefix, prefixLength, this)
+  }
+
+  limit(filter: PacketFilter | undefined, rates: RateLimits | undefined): void {
+    const { memory, tally } = this.#parts
+    const hasRates =
+      rates?.receiveBitsPerSecond !== undefined || rates?.sendBitsPerSecond !== undefined
+    this.gate =
+      filter === undefined && !hasRates
+        ? undefined
+        : new TrafficGate(memory, tally, filter, rates, this.#parts.nowMs())
   }
 
   deliver(at: number, lengthBytes: number): void {

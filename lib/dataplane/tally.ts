@@ -47,6 +47,10 @@ const counterNames = [
   /** Multicast and link-local packets of this host on the TUN: nobody there to hear them. */
   'drop-host-multicast',
   'drop-bad-frame',
+  /** Not permitted by the session's filter. */
+  'drop-filtered',
+  /** More than the session's rate. */
+  'drop-rate-limited',
   'drop-device-refused',
   'drop-device-stopped',
 ] as const

@@ -78,7 +78,7 @@ class Bench {
     frame.needsChecksum = written.needsChecksum
     frame.checksumStart = written.checksumStart
     frame.checksumOffset = written.checksumOffset
-    this.#segmenter.cut(frame, this.#segmenter.headerBytes(frame), this.#outlet)
+    this.#segmenter.cut(frame, this.#segmenter.headerBytes(frame), this.#outlet, 1000)
     this.#sink.flush()
     return this.#sink.taken()
   }
