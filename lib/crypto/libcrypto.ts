@@ -33,11 +33,19 @@ export interface HashStateCalls {
   final(digest: number, state: number): number
 }
 
+/** OpenSSL's low-level RC4; its state is RC4_KEY. */
+export interface Rc4Calls {
+  setKey(state: number, keyBytes: number, key: number): void
+  process(state: number, lengthBytes: number, input: number, out: number): void
+}
+
 export type StateHash = 'sha1' | 'sha256' | 'sha384' | 'sha512'
 
 export interface Libcrypto {
   readonly evp: EvpCalls
   readonly hashes: Readonly<Partial<Record<StateHash, HashStateCalls>>>
+  /** Undefined where OpenSSL was built without it. */
+  readonly rc4: Rc4Calls | undefined
   addressOf(bytes: Uint8Array): number
 }
 
@@ -63,7 +71,12 @@ function probe(): Libcrypto | undefined {
       const calls = declareHash(library, hash.toUpperCase())
       if (calls !== undefined) hashes[hash] = calls
     }
-    return { evp: declareEvp(library), hashes, addressOf: bytes => Number(koffi.address(bytes)) }
+    return {
+      evp: declareEvp(library),
+      hashes,
+      rc4: declareRc4(library),
+      addressOf: bytes => Number(koffi.address(bytes)),
+    }
   } catch (_missing) {
     return undefined
   }
@@ -91,6 +104,17 @@ function declareHash(library: Koffi.LibraryHandle, name: string): HashStateCalls
       init: library.func(`int ${name}_Init(intptr_t)`),
       update: library.func(`int ${name}_Update(intptr_t, intptr_t, intptr_t)`),
       final: library.func(`int ${name}_Final(intptr_t, intptr_t)`),
+    }
+  } catch (_missing) {
+    return undefined
+  }
+}
+
+function declareRc4(library: Koffi.LibraryHandle): Rc4Calls | undefined {
+  try {
+    return {
+      setKey: library.func('void RC4_set_key(intptr_t, int, intptr_t)'),
+      process: library.func('void RC4(intptr_t, intptr_t, intptr_t, intptr_t)'),
     }
   } catch (_missing) {
     return undefined

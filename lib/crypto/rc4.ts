@@ -1,6 +1,6 @@
 /**
  * RC4, for MPPE (RFC 3078) and for the password change of MS-CHAPv2 (RFC 2759 §8.9). Plain
- * TypeScript: OpenSSL 3 has it only in its legacy provider. It protects nothing by itself.
+ * TypeScript; packets go through `packet-rc4.ts`, which is faster where it can be. It protects nothing by itself.
  */
 import { InvariantError } from '../core/errors.ts'
 

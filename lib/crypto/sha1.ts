@@ -1,7 +1,7 @@
 /**
  * SHA-1 (RFC 3174) over whole blocks that stand in an array, without allocation: for the key changes
- * of MPPE, one per packet, where `node:crypto` costs three times as much. For nothing else: use
- * `node:crypto` there.
+ * of MPPE, one per packet, where OpenSSL's hash state cannot be reached and `node:crypto` costs three
+ * times as much. For nothing else: use `node:crypto` there.
  */
 
 export const sha1BlockBytes = 64

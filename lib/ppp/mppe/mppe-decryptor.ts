@@ -7,7 +7,7 @@
  * the tables with the key that is. Both are understood: whatever makes sense first is what it did.
  */
 import { u16 } from '../../core/bytes.ts'
-import { Rc4 } from '../../crypto/rc4.ts'
+import { createPacketRc4, type PacketRc4 } from '../../crypto/packet-rc4.ts'
 import type { MppeKeyBits } from '../wire/ccp-options.ts'
 import { PppProtocol } from '../wire/frame.ts'
 import { MppeKey } from './mppe-key.ts'
@@ -37,7 +37,7 @@ const MAX_LOST_FLUSHES = 8
 export class MppeDecryptor {
   readonly #key: MppeKey
   readonly #trial: MppeKey
-  readonly #cipher: Rc4
+  readonly #cipher: PacketRc4
   readonly #isStateless: boolean
   /** MPPC is agreed on too: packets may be compressed inside. */
   readonly #mayBeCompressed: boolean
@@ -54,7 +54,7 @@ export class MppeDecryptor {
   ) {
     this.#key = new MppeKey(masterKey, keyBits)
     this.#trial = new MppeKey(masterKey, keyBits)
-    this.#cipher = new Rc4(this.#key.bytes)
+    this.#cipher = createPacketRc4(this.#key.bytes)
     this.#isStateless = isStateless
     this.#mayBeCompressed = mayBeCompressed
   }

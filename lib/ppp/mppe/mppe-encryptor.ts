@@ -1,12 +1,12 @@
 /** One direction of MPPE, sending (RFC 3078 §8). */
-import { Rc4 } from '../../crypto/rc4.ts'
+import { createPacketRc4, type PacketRc4 } from '../../crypto/packet-rc4.ts'
 import type { MppeKeyBits } from '../wire/ccp-options.ts'
 import { MppeKey } from './mppe-key.ts'
 import { coherencyMask, flagOctet, MppeBit } from './mppe-packet.ts'
 
 export class MppeEncryptor {
   readonly #key: MppeKey
-  readonly #cipher: Rc4
+  readonly #cipher: PacketRc4
   readonly #isStateless: boolean
   #count = coherencyMask
   #isFlushDue = false
@@ -15,7 +15,7 @@ export class MppeEncryptor {
 
   constructor(masterKey: Uint8Array, keyBits: MppeKeyBits, isStateless: boolean) {
     this.#key = new MppeKey(masterKey, keyBits)
-    this.#cipher = new Rc4(this.#key.bytes)
+    this.#cipher = createPacketRc4(this.#key.bytes)
     this.#isStateless = isStateless
   }
 

@@ -3,8 +3,8 @@
  * allocates nothing.
  */
 import { wipe } from '../../core/secret.ts'
-import { Rc4 } from '../../crypto/rc4.ts'
-import { sha1BlockBytes, sha1DigestBytes, sha1OfBlocks } from '../../crypto/sha1.ts'
+import { createPacketRc4 } from '../../crypto/packet-rc4.ts'
+import { createRepeatedSha1, type RepeatedSha1 } from '../../crypto/repeated-sha1.ts'
 import type { MppeKeyBits } from '../wire/ccp-options.ts'
 
 /** RFC 3079 §3.4: SHSpad1 is 40 zeros, SHSpad2 40 octets of 0xf2. */
@@ -14,33 +14,28 @@ const secondPadOctet = 0xf2
 const shortKeyHead = { 40: [0xd1, 0x26, 0x9e], 56: [0xd1], 128: [] } as const
 
 /** Used for interim keys only; wiped after each use. */
-const interimCipher = new Rc4(Uint8Array.of(0))
+const interimCipher = createPacketRc4(Uint8Array.of(0))
 
 export class MppeKey {
   /** The session key; use it during the call only. */
   readonly bytes: Uint8Array
   readonly #keyBits: MppeKeyBits
-  /** The message that is hashed at each change, padded to two blocks: start key, pad, session key, pad. */
-  readonly #blocks = new Uint8Array(2 * sha1BlockBytes)
-  readonly #digest = new Uint8Array(sha1DigestBytes)
+  /** Of what is hashed at each change: start key, pad, session key, pad. */
+  readonly #sha1: RepeatedSha1
 
   /** `masterKey` has 16 bytes; short keys take their start key from its first 8. */
   constructor(masterKey: Uint8Array, keyBits: MppeKeyBits) {
     const keyBytes = keyBits === 128 ? 16 : 8
     this.#keyBits = keyBits
     this.bytes = new Uint8Array(keyBytes)
-    const blocks = this.#blocks
-    for (let i = 0; i < keyBytes; i++) {
-      blocks[i] = masterKey[i] ?? 0
-      blocks[keyBytes + padBytes + i] = masterKey[i] ?? 0
-    }
     const secondPadAt = 2 * keyBytes + padBytes
-    blocks.fill(secondPadOctet, secondPadAt, secondPadAt + padBytes)
-    // RFC 3174 §4: a one bit, zeros, and the length in bits.
-    const messageBytes = secondPadAt + padBytes
-    blocks[messageBytes] = 0x80
-    blocks[blocks.length - 2] = (messageBytes * 8) >>> 8
-    blocks[blocks.length - 1] = messageBytes * 8
+    this.#sha1 = createRepeatedSha1(secondPadAt + padBytes)
+    const { message } = this.#sha1
+    for (let i = 0; i < keyBytes; i++) {
+      message[i] = masterKey[i] ?? 0
+      message[keyBytes + padBytes + i] = masterKey[i] ?? 0
+    }
+    message.fill(secondPadOctet, secondPadAt, secondPadAt + padBytes)
     // The first session key is a hash as all are, but not encrypted by itself.
     this.#hash()
     this.#shorten()
@@ -61,18 +56,20 @@ export class MppeKey {
   }
 
   destroy(): void {
-    wipe(this.bytes, this.#blocks, this.#digest)
+    wipe(this.bytes)
+    this.#sha1.destroy()
   }
 
   /** GetNewKeyFromSHA of start key and session key. */
   #hash(): void {
     const { bytes } = this
-    const blocks = this.#blocks
+    const { message, digest } = this.#sha1
     const at = bytes.length + padBytes
-    if (!this.#isFirst) for (let i = 0; i < bytes.length; i++) blocks[at + i] = bytes[i] ?? 0
+    // The first time the start key stands there already.
+    if (!this.#isFirst) for (let i = 0; i < bytes.length; i++) message[at + i] = bytes[i] ?? 0
     this.#isFirst = false
-    sha1OfBlocks(blocks, 2, this.#digest)
-    for (let i = 0; i < bytes.length; i++) bytes[i] = this.#digest[i] ?? 0
+    this.#sha1.compute()
+    for (let i = 0; i < bytes.length; i++) bytes[i] = digest[i] ?? 0
   }
 
   #isFirst = true
