@@ -85,6 +85,8 @@ addresses:
   ipv6: fd00:1:2::/48
   dns: [192.0.2.53, '2001:db8::53']
   wins: [192.0.2.54]
+  domain: corp.example
+  routes: [10.0.0.0/8, 'fd00::/8']
   requestable: true
 sstp: {proxyProtocolFrom: [192.0.2.0/24, '2001:db8::/32']}`,
     'x',
@@ -100,6 +102,12 @@ sstp: {proxyProtocolFrom: [192.0.2.0/24, '2001:db8::/32']}`,
   t.same(addresses.dnsIpv6.map(formatIpv6), ['2001:db8::53'])
   t.same(addresses.winsIpv4.map(formatIpv4), ['192.0.2.54'])
   t.equal(addresses.isRequestable, true)
+  t.equal(addresses.domain, 'corp.example')
+  t.match(addresses.routes, [
+    { family: 4, prefixLength: 8 },
+    { family: 6, prefixLength: 8 },
+  ])
+  t.match(problemsOf('addresses: {domain: a b}'), [/expected a domain name/])
   t.same(
     sstp.proxyProtocolFrom.map(network => [network.family, network.prefixLength]),
     [

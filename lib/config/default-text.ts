@@ -136,6 +136,11 @@ addresses:
   ${optional('ipv6', options.ipv6Prefix, 'fd87:1234:5678::/48')}
   dns: ${list(options.dns ?? defaults.addresses.dns)}
   wins: ${list(defaults.addresses.wins)}
+  # Suffix of names for clients.
+  # domain: corp.example.net
+  # Networks that a split tunnel leads to: Windows asks for them by DHCP inside the tunnel, other
+  # IKEv2 clients see them in the traffic selectors. None of a family: everywhere.
+  routes: ${list(defaults.addresses.routes)}
   # Whether clients may ask for an address of their own choice out of the ranges.
   requestable: ${defaults.addresses.requestable}
 

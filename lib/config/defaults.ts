@@ -78,6 +78,8 @@ export const defaults = {
     exclude: [],
     dns: [],
     wins: [],
+    /** Empty: everything. */
+    routes: [],
     /** Whether a client may ask for an address of its own choice out of the ranges. */
     requestable: false,
   },

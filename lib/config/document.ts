@@ -273,6 +273,14 @@ export const documentSchema = z
         .describe('Each session gets a /64 out of this prefix; absent: no IPv6'),
       dns: z.array(field.ipAddress).max(8).default([]).describe('DNS servers, best first'),
       wins: z.array(field.ipv4Address).max(2).default([]).describe('WINS servers, best first'),
+      domain: field.domainName.optional().describe('Suffix of names for clients'),
+      routes: z
+        .array(field.ipNetwork)
+        .max(64)
+        .default([...defaults.addresses.routes])
+        .describe(
+          'Networks that clients reach through the tunnel, when they split; none of a family: all',
+        ),
       requestable: z
         .boolean()
         .default(defaults.addresses.requestable)

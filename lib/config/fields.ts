@@ -77,6 +77,18 @@ export const listenAddress = parsedText('an IPv4 or IPv6 address to listen on', 
   isIP(text) !== 0 ? text : undefined,
 )
 
+export const domainName = parsedText(
+  'a domain name of at most 253 characters',
+  'corp.example.net',
+  text =>
+    text.length <= 253 &&
+    /^([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?)(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?)*$/.test(
+      text,
+    )
+      ? text
+      : undefined,
+)
+
 export const absolutePath = parsedText('an absolute path', '/var/lib/openras', text =>
   text.startsWith('/') && !text.includes('\0') ? text : undefined,
 )

@@ -125,6 +125,10 @@ export interface Config {
     readonly dnsIpv4: readonly number[]
     readonly dnsIpv6: readonly Uint8Array[]
     readonly winsIpv4: readonly number[]
+    /** Suffix of names. */
+    readonly domain?: string
+    /** Where a split tunnel leads; a family without a network: everywhere. */
+    readonly routes: readonly IpNetwork[]
     readonly isRequestable: boolean
   }
   readonly access: 'all' | 'serveronly'
@@ -223,6 +227,8 @@ export function resolveConfig(document: ConfigDocument): Config {
       dnsIpv4: addresses.dns.flatMap(dns => (dns.family === 4 ? [dns.address] : [])),
       dnsIpv6: addresses.dns.flatMap(dns => (dns.family === 6 ? [dns.address] : [])),
       winsIpv4: addresses.wins,
+      ...(addresses.domain !== undefined && { domain: addresses.domain }),
+      routes: addresses.routes,
       isRequestable: addresses.requestable,
     },
     access: document.access,

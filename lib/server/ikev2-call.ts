@@ -5,10 +5,11 @@
 import type { Authenticator, Authorization } from '../aaa/authenticator.ts'
 import type { Session, SessionUsage } from '../aaa/session.ts'
 import { isRefusal, type SessionRegistry } from '../aaa/session-registry.ts'
+import { DhcpResponder } from '../address/dhcp-responder.ts'
 import type { Ipv4Pool } from '../address/ipv4-pool.ts'
 import type { Ipv6Pool } from '../address/ipv6-pool.ts'
 import type { ClientAuthorities } from '../certificates/client-authorities.ts'
-import type { Config, IpNetwork, SiteConfig } from '../config.ts'
+import type { Config, SiteConfig } from '../config.ts'
 import type { WallClock } from '../core/clock.ts'
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
 import { messageOf } from '../core/errors.ts'
@@ -20,10 +21,10 @@ import type { IkeConnection, IkeSettings, TunnelLimits } from '../ikev2/ike-conn
 import type { CertificateVerdict, Grant, GrantVerdict } from '../ikev2/input.ts'
 import type { AcceptedCall, IkeCallFactory } from '../ikev2/listener.ts'
 import type { Path } from '../ikev2/path.ts'
-import { everything, ipv4Selector, ipv6Selector } from '../ikev2/traffic-selectors.ts'
+import { everything } from '../ikev2/traffic-selectors.ts'
 import type { TrafficSelector } from '../ikev2/wire/traffic-selector.ts'
+import { clientSelectors, dhcpSettings, selectorOf } from './client-networks.ts'
 import type { ResponderSettings } from './ikev2-settings.ts'
-import { serverIpv6 } from './server-addresses.ts'
 
 /** What every call needs of the server; the parts that a reload changes are looked up each time. */
 export interface Ikev2CallServices {
@@ -92,6 +93,9 @@ class Ikev2Call implements AcceptedCall {
     switch (event.type) {
       case 'authenticate':
         this.#judge(event)
+        break
+      case 'eap-pending':
+        this.#wakeEap(event)
         break
       case 'verify-certificate':
         this.#judgeCertificate(event)
@@ -177,6 +181,13 @@ class Ikev2Call implements AcceptedCall {
       })
   }
 
+  /** The call may have ended meanwhile. */
+  #wakeEap({ ticket, settled }: EventOf<'eap-pending'>): void {
+    settled.then(() => {
+      if (!this.#isOver) this.#connection?.handle({ type: 'eap-wake', ticket })
+    })
+  }
+
   #judgeCertificate({ ticket, certificates }: EventOf<'verify-certificate'>): void {
     if (this.#admitted() === undefined) return
     const { authorities, wallClock } = this.#services
@@ -260,6 +271,7 @@ class Ikev2Call implements AcceptedCall {
         ipv6Address: hostOf(this.#ipv6),
         ipv6Dns: addresses.dnsIpv6,
       }),
+      ...(addresses.domain !== undefined && { dnsDomains: [addresses.domain] }),
       localSelectors: this.#reachable(),
     }
     return { type: 'grant', grant }
@@ -268,28 +280,31 @@ class Ikev2Call implements AcceptedCall {
   /** Families without an address are left out, or routes of Apple's clients go wrong. */
   #reachable(): TrafficSelector[] {
     const { config } = this.#services
-    const families = [...(this.#ipv4 === undefined ? [] : [4]), ...(this.#ipv6 ? [6] : [])]
-    const own = serverIpv6(config)
-    const all: readonly TrafficSelector[] =
-      config.access === 'all'
-        ? everything
-        : [
-            ipv4Selector({ address: config.addresses.server, prefixLength: 32 }),
-            ...(own === undefined ? [] : [ipv6Selector({ address: own, prefixLength: 128 })]),
-          ]
-    return all.filter(({ family }) => families.includes(family))
+    return [
+      ...(this.#ipv4 === undefined ? [] : clientSelectors(config, 4)),
+      ...(this.#ipv6 === undefined ? [] : clientSelectors(config, 6)),
+    ]
   }
 
   #up(event: EventOf<'established'>): void {
     const session = this.#session
     const connection = this.#connection
     if (session === undefined || connection === undefined) return
+    const { config } = this.#services
     const port = this.#services.dataplane.attach({
       label: `ikev2/${session.number}`,
       sink: connection.tunnel,
-      // The tunnel has no link layer: there are no neighbours to talk to.
-      onLinkPacket: () => connection.counters.count('link-packet'),
+      // The tunnel has no link layer: there are no neighbours to talk to, but there is DHCP.
+      onLinkPacket: bytes => {
+        const answer = dhcp?.answer(bytes)
+        if (answer === undefined) connection.counters.count('link-packet')
+        else port.transmit(answer)
+      },
     })
+    const dhcp =
+      this.#ipv4 === undefined
+        ? undefined
+        : new DhcpResponder(dhcpSettings(config), this.#ipv4, connection.counters)
     this.#port = port
     if (this.#ipv4 !== undefined) port.addIpv4(this.#ipv4)
     if (this.#ipv6 !== undefined) port.addIpv6(this.#ipv6.address, this.#ipv6.prefixLength)
@@ -340,10 +355,6 @@ function siteGrant(site: SiteConfig): Grant {
       site.localNetworks.length === 0 ? everything : site.localNetworks.map(selectorOf),
     remoteSelectors: site.remoteNetworks.map(selectorOf),
   }
-}
-
-function selectorOf(network: IpNetwork): TrafficSelector {
-  return network.family === 4 ? ipv4Selector(network) : ipv6Selector(network)
 }
 
 /** The client's own address in its /64: its second; the first would be ours if it were a link. */

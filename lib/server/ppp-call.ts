@@ -5,6 +5,7 @@
 import type { Authenticator, Verdict } from '../aaa/authenticator.ts'
 import type { Session } from '../aaa/session.ts'
 import { isRefusal, type SessionRegistry } from '../aaa/session-registry.ts'
+import { DhcpResponder, type DhcpSettings } from '../address/dhcp-responder.ts'
 import type { Ipv4Pool } from '../address/ipv4-pool.ts'
 import type { Ipv6Pool } from '../address/ipv6-pool.ts'
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
@@ -42,6 +43,8 @@ export interface CallSettings {
   readonly winsIpv4: readonly number[]
   /** Whether a client may ask for an IPv4 address of its own choice. */
   readonly isRequestable: boolean
+  /** What clients are told that ask by DHCPINFORM; absent: nothing. */
+  readonly dhcp?: DhcpSettings
 }
 
 /** How long a client may take to name the address that it wants before it gets any, ms. */
@@ -75,6 +78,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
   #ipv6: Ipv6Network | undefined
   #hasNetwork = false
   #ipv6Link: Ipv6Link | undefined
+  #dhcp: DhcpResponder | undefined
 
   constructor(carrier: Carrier, services: CallServices) {
     this.#carrier = carrier
@@ -158,6 +162,9 @@ class PppCall implements PppLinkOwner, WheelEntry {
 
   openIpv4(port: Port, up: Ipv4Up): void {
     port.addIpv4(up.peerAddress)
+    const { dhcp } = this.#services.settings
+    if (dhcp !== undefined)
+      this.#dhcp = new DhcpResponder(dhcp, up.peerAddress, this.#link.counters)
     this.#up({ ipv4: up.peerAddress })
   }
 
@@ -180,7 +187,9 @@ class PppCall implements PppLinkOwner, WheelEntry {
   }
 
   linkPacket(bytes: Uint8Array): void {
-    this.#ipv6Link?.receive(bytes)
+    const answer = this.#dhcp?.answer(bytes)
+    if (answer !== undefined) this.#link.transmit(answer)
+    else this.#ipv6Link?.receive(bytes)
   }
 
   /** The client has not said which address it wants: it gets any. */

@@ -24,6 +24,7 @@ import type { AuthenticationProtocol } from '../ppp/settings.ts'
 import type { PptpListener, PptpStatus } from '../pptp/index.ts'
 import { Forwarding, type ForwardingStatus, TunInterface } from '../routing/index.ts'
 import { SstpListener, type SstpStatus } from '../sstp/index.ts'
+import { dhcpSettings } from './client-networks.ts'
 import { Ikev2Service, loadIkeParts } from './ikev2-service.ts'
 import { insecureChoices } from './insecure-choices.ts'
 import { IpsecService } from './ipsec-service.ts'
@@ -444,6 +445,7 @@ function callSettings(config: Config): CallSettings {
     dnsIpv6: addresses.dnsIpv6,
     winsIpv4: addresses.winsIpv4,
     isRequestable: addresses.isRequestable,
+    dhcp: dhcpSettings(config),
     ...(compression !== undefined && { compression }),
   }
 }

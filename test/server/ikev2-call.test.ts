@@ -10,6 +10,7 @@ import { Ipv6Pool } from '../../lib/address/ipv6-pool.ts'
 import { ClientAuthorities } from '../../lib/certificates/client-authorities.ts'
 import { ensureOwnCertificate } from '../../lib/certificates/own-certificate.ts'
 import { parseConfig } from '../../lib/config.ts'
+import { toHex } from '../../lib/core/bytes.ts'
 import { ManualClock, systemWallClock } from '../../lib/core/clock.ts'
 import { formatIpv4 } from '../../lib/core/ip-address.ts'
 import { silentLogger } from '../../lib/core/log.ts'
@@ -25,10 +26,12 @@ import { ipv4Selector } from '../../lib/ikev2/traffic-selectors.ts'
 import { type EspOwner, EspReceiver } from '../../lib/ipsec/esp-receiver.ts'
 import { IkeSockets } from '../../lib/ipsec/ike-sockets.ts'
 import { SaDatabase } from '../../lib/ipsec/sa-database.ts'
+import { clientSelectors } from '../../lib/server/client-networks.ts'
 import { type Ikev2CallServices, Ikev2Calls } from '../../lib/server/ikev2-call.ts'
 import { Ikev2Dial } from '../../lib/server/ikev2-dial.ts'
 import { responderSettings, tunnelLimits } from '../../lib/server/ikev2-settings.ts'
 import { udp } from '../dataplane/packets.ts'
+import { dhcpInform } from '../personas/stock-client.ts'
 import { DatagramLink, LinkPlane } from '../support/datagram-link.ts'
 
 const serverAddress = '192.0.2.1'
@@ -55,8 +58,8 @@ const certificate = ensureOwnCertificate({
 }).pair
 const pin = createHash('sha256').update(new X509Certificate(certificate.chainPem).raw).digest()
 
-function setUp(t: Test, more = '') {
-  const config = parseConfig(configText + more, 'test')
+function setUp(t: Test, more = '', text = configText) {
+  const config = parseConfig(text + more, 'test')
   const link = new DatagramLink()
   const clock = new ManualClock(1000)
   const wheel = new TimerWheel(clock.nowMs())
@@ -232,6 +235,41 @@ t.test('who is turned away is told so at once, and does not ask again', async t 
   await small.link.settle()
   await t.rejects(bob.up, /INTERNAL_ADDRESS_FAILURE \(no-address\)/, 'his address is taken')
   t.equal(small.sessions.size, 0)
+})
+
+t.test('a split tunnel: selectors tell of it, and so does DHCP inside the tunnel', async t => {
+  const split = configText.replace('dns: [10.87.0.1]', 'dns: [9.9.9.9], routes: [10.0.0.0/8]')
+  const { config, link, client, dial } = setUp(t, '', split)
+  t.same(
+    clientSelectors(config, 4).map(({ startAddress, endAddress }) =>
+      [startAddress, endAddress].map(toHex),
+    ),
+    [
+      ['0a000000', '0affffff'],
+      ['09090909', '09090909'],
+      ['ffffffff', 'ffffffff'],
+    ],
+    'networks, DNS server, and where Windows sends its request to',
+  )
+  t.same(clientSelectors(config, 6).length, 1, 'all of IPv6')
+  const closed = parseConfig(`${configText}access: serveronly`, 'test')
+  t.same(
+    clientSelectors(closed, 4).map(one => toHex(one.endAddress)),
+    ['0a570001', 'ffffffff'],
+  )
+  const call = dial('bob', 'secret', false)
+  await link.settle()
+  await call.up
+  const inform = dhcpInform(0x0a57004d)
+  // The broadcast is Windows' own; our dialler's host only sends to hosts.
+  inform.set([10, 87, 0, 1], 16)
+  client.memoryDevice.fromHost(inform)
+  client.dataplane.flush()
+  await link.settle()
+  client.dataplane.flush()
+  const [answer] = client.memoryDevice.toHost
+  t.match(toHex(answer ?? new Uint8Array(0)), /^4500.{20}0a5700010a57004d00430044/)
+  t.match(toHex(answer ?? new Uint8Array(0)), /f90f080a0a57000120090909090a570001ff/)
 })
 
 t.test('a server with another certificate is not dialled', async t => {

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import { parseConfig } from '../../lib/config.ts'
+import { toHex } from '../../lib/core/bytes.ts'
 import { BindError, CertificateError } from '../../lib/core/errors.ts'
 import { createLogger } from '../../lib/core/log.ts'
 import { checkServer } from '../../lib/server/check.ts'
@@ -20,7 +21,7 @@ import { Server } from '../../lib/server/server.ts'
 import { serverAddresses, serverIpv6 } from '../../lib/server/server-addresses.ts'
 import { productVersion } from '../../lib/server/version.ts'
 import { persona } from '../personas/personas.ts'
-import { StockClient } from '../personas/stock-client.ts'
+import { dhcpInform, StockClient } from '../personas/stock-client.ts'
 import { compileInto } from '../support/compiled.ts'
 import { eventually, type LogLine, secretWord } from '../support/dial-in.ts'
 import { ecdsaCertificate, rsaCertificate } from '../support/sstp-certificates.ts'
@@ -68,7 +69,7 @@ sstp: {port: ${port}, certificates: [{cert: ${directory}/server.pem, key: ${dire
 ikev2: {enabled: false}
 auth: {methods: [${extras.methods ?? 'mschapv2'}], lockout: {attempts: ${extras.attempts ?? 3}}}
 users: [{name: alice, password: ${secretWord}}${extras.users ?? ''}]
-addresses: {ipv4: [10.87.0.0/24], ipv6: 'fd87::/48'}
+addresses: {ipv4: [10.87.0.0/24], dns: [9.9.9.9], domain: corp.example, routes: [10.0.0.0/8], ipv6: 'fd87::/48'}
 limits: {perUser: ${extras.perUser ?? 0}}
 log: {level: ${extras.level ?? 'debug'}}
 state: {directory: ${state}}
@@ -99,6 +100,15 @@ t.test('starts, answers a call, shows it, reloads under it, and stops with nas-r
   )
   t.match(server.status().sessions, [{ userName: 'alice', state: 'up', ipv4: /^10\.87\.0\./ }])
   t.notOk(JSON.stringify(server.status()).includes(secretWord))
+
+  client.send(dhcpInform(client.address))
+  await client.until(one => one.packets.length === 1)
+  const told = toHex(client.packets[0] ?? new Uint8Array(0))
+  t.match(
+    told,
+    /0604090909090f0c636f72702e6578616d706c65f90f080a0a57000120090909090a570001ff/,
+    'routes by DHCP',
+  )
 
   writePair(directory, 'second')
   const users = `, {name: carol, password: ${secretWord}}`
