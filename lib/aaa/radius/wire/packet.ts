@@ -146,6 +146,16 @@ export function valueOffset(buf: Uint8Array, type: number, lengthBytes: number):
   return -1
 }
 
+/** Whether a checked packet has such an attribute at all. */
+export function hasAttribute(buf: Uint8Array, type: number): boolean {
+  const end = u16(buf, 2)
+  for (let at = packetHeaderBytes; at < end; ) {
+    if (buf[at] === type) return true
+    at += Math.max(buf[at + 1] ?? 0, attributeHeaderBytes)
+  }
+  return false
+}
+
 /** What we know by name must have the size of its kind; what we do not know may be anything. */
 function checkValue(buf: Uint8Array, at: number, attributeBytes: number): WireFault {
   const type = buf[at] ?? 0
