@@ -8,19 +8,14 @@
  * States: idle - not started; identity - asked who the peer is; method - a method runs; judging - a
  * proof is with the authenticator or a method computes; done - Success or Failure was sent.
  */
-import type {
-  AuthenticationRequest,
-  Authorization,
-  CallContext,
-  RejectReason,
-  Verdict,
-} from '../aaa/authenticator.ts'
+import type { Authorization, CallContext, RejectReason } from '../aaa/authenticator.ts'
 import { utf8Text } from '../core/bytes.ts'
 import { assertNever } from '../core/errors.ts'
-import { type Machine, Outbox, type Output, type Timeout } from '../core/machine.ts'
+import { Outbox, type Output, type Timeout } from '../core/machine.ts'
 import type { Secret } from '../core/secret.ts'
 import { TimerTable } from '../core/timers.ts'
-import type { EapServerMethod, EapServerStep } from './method.ts'
+import type { EapConversation, EapConversationEvent, EapConversationInput } from './conversation.ts'
+import type { EapServerMethod, EapServerMethodMaker, EapServerStep } from './method.ts'
 import { checkEapPacket, type EapPacket, EapType, eapPacketOf, parseEapPacket } from './packet.ts'
 
 // Implementation constants.
@@ -29,50 +24,26 @@ import { checkEapPacket, type EapPacket, EapType, eapPacketOf, parseEapPacket } 
 const IDENTITY_MAX_BYTES = 253
 /** Rounds until a conversation is given up: EAP-TLS with long chains needs about 40. */
 const ROUNDS_MAX = 64
+/** RFC 3748 §3.1: what every lower layer carries. */
+const PACKET_BYTES = 1020
 
 export interface EapAuthenticatorOptions {
   readonly call: CallContext
   /** Makers of methods in order of preference; the first is proposed first. */
-  readonly methods: readonly (() => EapServerMethod)[]
+  readonly methods: readonly EapServerMethodMaker[]
+  /** Longest EAP packet that the lower layer carries, bytes; absent: 1020 (RFC 3748 §3.1). */
+  readonly packetBytes?: number
   /** Identifier of the first Request. */
   readonly firstIdentifier: number
   /** Repeat an unanswered Request after this time, at most so often; absent over reliable carriers. */
   readonly retransmit?: { readonly afterMs: number; readonly tries: number }
 }
 
-export type EapAuthenticatorInput =
-  /** Begins the conversation with a Request for the identity. */
-  | { readonly type: 'start' }
-  | { readonly type: 'packet'; readonly bytes: Uint8Array }
-  /** The answer to an `authenticate` event, which had this ticket. */
-  | { readonly type: 'verdict'; readonly ticket: number; readonly verdict: Verdict }
-  /** What a method that said `pending` (ticket in the event) does next. */
-  | { readonly type: 'step'; readonly ticket: number; readonly step: EapServerStep }
-
-export type EapAuthenticatorEvent =
-  | {
-      readonly type: 'authenticate'
-      readonly ticket: number
-      readonly request: AuthenticationRequest
-    }
-  | { readonly type: 'pending'; readonly ticket: number }
-  /** The `transmit` before this was EAP-Success. The receiver owns `msk`. */
-  | {
-      readonly type: 'success'
-      readonly identity: string
-      readonly eapType: number
-      readonly authorization: Authorization
-      readonly msk: Secret | undefined
-    }
-  /** The `transmit` before this, if any, was EAP-Failure. */
-  | { readonly type: 'failure'; readonly identity: string; readonly reason: RejectReason }
-  | { readonly type: 'unexpected'; readonly what: string }
-
 type State = 'idle' | 'identity' | 'method' | 'judging' | 'done'
 
-export class EapAuthenticator implements Machine<EapAuthenticatorInput, EapAuthenticatorEvent> {
+export class EapAuthenticator implements EapConversation {
   readonly #options: EapAuthenticatorOptions
-  readonly #outbox = new Outbox<EapAuthenticatorEvent>()
+  readonly #outbox = new Outbox<EapConversationEvent>()
   readonly #timers = new TimerTable<'retransmit'>()
   #state: State = 'idle'
   #identifier: number
@@ -84,6 +55,8 @@ export class EapAuthenticator implements Machine<EapAuthenticatorInput, EapAuthe
   #repeats = 0
   #rounds = 0
   #ticket = 0
+  /** What a method has computed elsewhere, until the driver says `wake`. */
+  #arrived: EapServerStep | undefined
 
   constructor(options: EapAuthenticatorOptions) {
     this.#options = options
@@ -94,7 +67,7 @@ export class EapAuthenticator implements Machine<EapAuthenticatorInput, EapAuthe
     return this.#state
   }
 
-  handle(input: EapAuthenticatorInput | Timeout, nowMs: number): void {
+  handle(input: EapConversationInput | Timeout, nowMs: number): void {
     switch (input.type) {
       case 'start':
         if (this.#state !== 'idle') {
@@ -114,12 +87,8 @@ export class EapAuthenticator implements Machine<EapAuthenticatorInput, EapAuthe
         }
         this.#step(this.#method.verdict(input.verdict, this.#nextIdentifier()), nowMs)
         return
-      case 'step':
-        if (this.#state !== 'judging' || input.ticket !== this.#ticket) {
-          this.#unexpected('eap-late-step')
-          return
-        }
-        this.#step(input.step, nowMs)
+      case 'wake':
+        this.#wake(input.ticket, nowMs)
         return
       case 'timeout':
         this.#timeout(nowMs)
@@ -129,7 +98,7 @@ export class EapAuthenticator implements Machine<EapAuthenticatorInput, EapAuthe
     }
   }
 
-  poll(): Output<EapAuthenticatorEvent> | undefined {
+  poll(): Output<EapConversationEvent> | undefined {
     return this.#outbox.poll()
   }
 
@@ -145,6 +114,40 @@ export class EapAuthenticator implements Machine<EapAuthenticatorInput, EapAuthe
     this.#method?.destroy()
     this.#method = undefined
     this.#lastRequest = undefined
+    this.#forget()
+  }
+
+  #wake(ticket: number, nowMs: number): void {
+    const step = this.#arrived
+    if (step === undefined || ticket !== this.#ticket) {
+      this.#unexpected('eap-late-wake')
+      return
+    }
+    this.#arrived = undefined
+    this.#step(step, nowMs)
+  }
+
+  /** A step that nobody takes any more may hold a key. */
+  #forget(): void {
+    if (this.#arrived?.type === 'success') this.#arrived.msk?.destroy()
+    this.#arrived = undefined
+  }
+
+  #wait(next: Promise<EapServerStep>): void {
+    this.#state = 'judging'
+    const ticket = ++this.#ticket
+    const settled = next.then(
+      step => {
+        this.#arrived = step
+        if (this.#ticket !== ticket) this.#forget()
+      },
+      () => {
+        if (this.#ticket === ticket) {
+          this.#arrived = { type: 'failure', reason: 'backend-unavailable' }
+        }
+      },
+    )
+    this.#outbox.event({ type: 'pending', ticket, settled })
   }
 
   #nextIdentifier(): number {
@@ -201,7 +204,11 @@ export class EapAuthenticator implements Machine<EapAuthenticatorInput, EapAuthe
       this.#fail('method-not-allowed')
       return
     }
-    this.#begin(make(), nowMs)
+    this.#begin(this.#made(make), nowMs)
+  }
+
+  #made(make: EapServerMethodMaker): EapServerMethod {
+    return make(this.#options.packetBytes ?? PACKET_BYTES)
   }
 
   #begin(method: EapServerMethod, nowMs: number): void {
@@ -237,7 +244,7 @@ export class EapAuthenticator implements Machine<EapAuthenticatorInput, EapAuthe
     for (const wish of wishes) {
       if (wish === refused) continue
       for (const make of this.#options.methods) {
-        const method = make()
+        const method = this.#made(make)
         if (method.eapType === wish) {
           this.#begin(method, nowMs)
           return
@@ -268,8 +275,7 @@ export class EapAuthenticator implements Machine<EapAuthenticatorInput, EapAuthe
         })
         return
       case 'pending':
-        this.#state = 'judging'
-        this.#outbox.event({ type: 'pending', ticket: ++this.#ticket })
+        this.#wait(step.next)
         return
       case 'ignore':
         this.#unexpected(step.unexpected)

@@ -12,8 +12,8 @@ export type EapServerStep =
   | { readonly type: 'request'; readonly typeData: Uint8Array }
   /** Have a proof judged; the method's `verdict` is called with the answer. */
   | { readonly type: 'authenticate'; readonly userName: string; readonly proof: Proof }
-  /** The method computes elsewhere (TLS); the driver hands in the next step when it is done. */
-  | { readonly type: 'pending' }
+  /** The method computes elsewhere (TLS) and goes on with what this resolves to. */
+  | { readonly type: 'pending'; readonly next: Promise<EapServerStep> }
   /** The Response makes no sense here: nothing changes, it is counted under this name. */
   | { readonly type: 'ignore'; readonly unexpected: string }
   /** The peer has proved itself. `msk` is absent for methods that make no keys (RFC 3748 §7.10). */
@@ -35,6 +35,9 @@ export interface EapServerMethod {
   verdict(verdict: Verdict, identifier: number): EapServerStep
   destroy(): void
 }
+
+/** Makes a method for one conversation. `packetBytes`: longest EAP packet that it may send. */
+export type EapServerMethodMaker = (packetBytes: number) => EapServerMethod
 
 /** What a peer method wants next. */
 export type EapPeerStep =

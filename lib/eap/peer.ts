@@ -19,10 +19,10 @@ export interface EapPeerOptions {
   readonly requiresMsk: boolean
 }
 
-export interface EapPeerInput {
-  readonly type: 'packet'
-  readonly bytes: Uint8Array
-}
+export type EapPeerInput =
+  | { readonly type: 'packet'; readonly bytes: Uint8Array }
+  /** The authenticator has gone on: its Success was lost (RFC 3748 §4.2). */
+  | { readonly type: 'success-implied' }
 
 export type EapPeerEvent =
   /** The receiver owns `msk`. */
@@ -46,6 +46,10 @@ export class EapPeer implements Machine<EapPeerInput, EapPeerEvent> {
     if (input.type === 'timeout') return
     if (this.#isDone) {
       this.#unexpected('eap-packet-after-end')
+      return
+    }
+    if (input.type === 'success-implied') {
+      if (this.#method?.isComplete === true) this.#success()
       return
     }
     if (checkEapPacket(input.bytes)) {

@@ -46,6 +46,8 @@ export type IkeSaEvent =
       readonly ticket: number
       readonly request: AuthenticationRequest
     }
+  /** EAP waits for this, which never rejects; answer with `eap-wake`. */
+  | { readonly type: 'eap-pending'; readonly ticket: number; readonly settled: Promise<void> }
   /** Answer with `certificate-verdict`. The peer's own certificate is first. */
   | {
       readonly type: 'verify-certificate'

@@ -189,6 +189,7 @@ export class IkeConnection implements WheelEntry {
         this.#close()
         break
       case 'authenticate':
+      case 'eap-pending':
       case 'verify-certificate':
       case 'need-grant':
       case 'ike-rekeyed':

@@ -116,6 +116,10 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
         if (this.#authResponder) this.#authResponder.verdict(input.ticket, input.verdict, nowMs)
         else connection.unexpected('late-verdict')
         return
+      case 'eap-wake':
+        if (this.#authResponder) this.#authResponder.eapWake(input.ticket, nowMs)
+        else connection.unexpected('late-eap-wake')
+        return
       case 'certificate-verdict':
         this.#certificateVerdict(input, nowMs)
         return

@@ -34,6 +34,8 @@ export type IkeSaInput =
   /** One IKE message as received, without the non-ESP marker. */
   | { readonly type: 'datagram'; readonly bytes: Uint8Array; readonly path: Path }
   | { readonly type: 'verdict'; readonly ticket: number; readonly verdict: Verdict }
+  /** What the `eap-pending` with this ticket waited for has come. */
+  | { readonly type: 'eap-wake'; readonly ticket: number }
   | {
       readonly type: 'certificate-verdict'
       readonly ticket: number

@@ -2,7 +2,8 @@
 import type { KeyObject } from 'node:crypto'
 import type { RandomSource } from '../core/random.ts'
 import type { Secret } from '../core/secret.ts'
-import type { EapPeerMethod, EapServerMethod } from '../eap/method.ts'
+import type { EapConversationMaker } from '../eap/conversation.ts'
+import type { EapPeerMethod, EapServerMethodMaker } from '../eap/method.ts'
 import type { Path } from './path.ts'
 import type { SignaturePolicy } from './signature.ts'
 import {
@@ -50,7 +51,9 @@ export interface PeerPolicy {
   }[]
   /** Responder: EAP methods in order of preference; absent when users may not come with EAP. */
   readonly eap?: {
-    readonly methods: readonly (() => EapServerMethod)[]
+    readonly methods: readonly EapServerMethodMaker[]
+    /** Who converses instead of us with these methods: a relay. */
+    readonly begin?: EapConversationMaker
     /** Let a peer ask us not to sign (RFC 5998). Needs methods that make keys. */
     readonly acceptsEapOnly: boolean
   }

@@ -1,12 +1,17 @@
 /** The Authenticate phase of a link (RFC 1661 §3.5): one exchange at a time, of the agreed protocol. */
 import type { RejectReason, Verdict } from '../aaa/authenticator.ts'
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
+import { assertNever, InvariantError } from '../core/errors.ts'
 import { faultName } from '../core/faults.ts'
-import type { RandomSource } from '../core/random.ts'
+import { type RandomSource, randomBytes } from '../core/random.ts'
 import { Secret } from '../core/secret.ts'
 import { higherLayerKey, higherLayerKeyBytes, type ServerKeys } from '../crypto/mppe-keys.ts'
+import { Md5PeerMethod } from '../eap/md5-method.ts'
+import { Mschapv2PeerMethod } from '../eap/mschapv2-method.ts'
 import { ChapClient } from './auth/chap-client.ts'
 import { ChapServer } from './auth/chap-server.ts'
+import { EapClient } from './auth/eap-client.ts'
+import { EapServer, type EapServerPorts, eapRetransmit } from './auth/eap-server.ts'
 import type {
   AcceptVerdict,
   ClientExchange,
@@ -53,7 +58,23 @@ export interface AuthenticationPorts {
   unexpected(counter: string): void
   retrying(nowMs: number): void
   proved(protocol: AuthenticationProtocol | 'none', nowMs: number): void
+  /** Largest information field that the peer takes, bytes. */
+  peerMruBytes(): number
   failed(cause: DisconnectCause, detail: string, nowMs: number): void
+}
+
+function numberOf(protocol: AuthenticationProtocol): number {
+  switch (protocol) {
+    case 'pap':
+      return PppProtocol.pap
+    case 'eap':
+      return PppProtocol.eap
+    case 'mschapv2':
+    case 'chap-md5':
+      return PppProtocol.chap
+    default:
+      return assertNever(protocol)
+  }
 }
 
 export class Authentication {
@@ -86,7 +107,7 @@ export class Authentication {
 
   /** The PPP protocol of the exchange that was started last. */
   get protocolNumber(): number {
-    return this.#protocol === 'pap' ? PppProtocol.pap : PppProtocol.chap
+    return numberOf(this.#protocol ?? 'mschapv2')
   }
 
   start(protocol: AuthenticationProtocol, nowMs: number): void {
@@ -110,6 +131,7 @@ export class Authentication {
   stop(): void {
     this.#isJudging = false
     this.#isProved = false
+    this.#server?.destroy?.()
     this.#server = undefined
     this.#client?.destroy()
     this.#client = undefined
@@ -137,6 +159,18 @@ export class Authentication {
     if (!this.#isJudging || attempt !== this.#attempt || this.#server === undefined) return false
     this.#isJudging = false
     this.#server.verdict(verdict, nowMs)
+    return true
+  }
+
+  /** A network protocol came before authentication was over. */
+  networkHeard(nowMs: number): void {
+    if (this.#client instanceof EapClient) this.#client.networkHeard(nowMs)
+  }
+
+  /** False when nobody waits for it. */
+  wake(ticket: number, nowMs: number): boolean {
+    if (!(this.#server instanceof EapServer)) return false
+    this.#server.wake(ticket, nowMs)
     return true
   }
 
@@ -196,7 +230,34 @@ export class Authentication {
   }
 
   #makeServer(protocol: AuthenticationProtocol, serverName: string): ServerExchange {
-    const ports: ServerExchangePorts = {
+    const ports = this.#serverPorts(protocol)
+    if (protocol === 'pap') return new PapServer(ports)
+    if (protocol === 'eap') return this.#makeEapServer(ports)
+    return new ChapServer(protocol, serverName, this.#random, ports)
+  }
+
+  #makeEapServer(ports: ServerExchangePorts): ServerExchange {
+    const { eap } = this.#settings.role === 'server' ? this.#settings : {}
+    if (eap === undefined) throw new InvariantError('EAP was negotiated without a conversation')
+    const eapPorts: EapServerPorts = {
+      ...ports,
+      authorize: authorization => {
+        this.#attempt++
+        this.#isJudging = true
+        this.#ports.event({ type: 'authorize', attempt: this.#attempt, authorization })
+      },
+      pending: (ticket, settled) => this.#ports.event({ type: 'pending', ticket, settled }),
+    }
+    const conversation = eap({
+      packetBytes: this.#ports.peerMruBytes(),
+      firstIdentifier: randomBytes(this.#random, 1)[0] ?? 0,
+      retransmit: eapRetransmit,
+    })
+    return new EapServer(conversation, eapPorts)
+  }
+
+  #serverPorts(protocol: AuthenticationProtocol): ServerExchangePorts {
+    return {
       ...this.#exchangePorts(protocol),
       silent: nowMs =>
         this.#ports.failed('setup-timeout', 'the client does not answer the challenge', nowMs),
@@ -223,8 +284,6 @@ export class Authentication {
       },
       broken: (detail, nowMs) => this.#ports.failed('nas-error', detail, nowMs),
     }
-    if (protocol === 'pap') return new PapServer(ports)
-    return new ChapServer(protocol, serverName, this.#random, ports)
   }
 
   #makeClient(
@@ -257,6 +316,14 @@ export class Authentication {
         ),
     }
     if (protocol === 'pap') return new PapClient(userName, password, ports)
+    if (protocol === 'eap') {
+      const random = this.#random
+      const methods = [
+        () => new Mschapv2PeerMethod({ random, userName, password }),
+        () => new Md5PeerMethod(userName, password),
+      ]
+      return new EapClient(userName, methods, ports)
+    }
     const credentials = { userName, password, newPassword: this.#newPassword }
     return new ChapClient(protocol, credentials, this.#random, ports)
   }
@@ -268,7 +335,7 @@ export class Authentication {
   }
 
   #exchangePorts(protocol: AuthenticationProtocol) {
-    const number = protocol === 'pap' ? PppProtocol.pap : PppProtocol.chap
+    const number = numberOf(protocol)
     return {
       send: (packet: ControlPacket) => this.#ports.send(number, encodeControlPacket(packet)),
       setTimer: (deadlineMs: number) => this.#ports.setTimer(deadlineMs),

@@ -12,7 +12,7 @@ import { TimerTable } from '../core/timers.ts'
 import { Authentication } from './authentication.ts'
 import { CompressionLayer } from './compression-layer.ts'
 import type { PppEvent, PppInput } from './event.ts'
-import { LcpOptions } from './lcp.ts'
+import { LcpOptions, minMruBytes } from './lcp.ts'
 import { LinkMaintenance } from './link-maintenance.ts'
 import { Negotiation } from './negotiation.ts'
 import { failureDetails, NetworkLayer } from './network-layer.ts'
@@ -38,6 +38,8 @@ type TimerName =
 
 const maxRenegotiations = 32
 const renegotiationPeriodMs = 60_000
+/** RFC 1661 §2: network control protocols have numbers from here on. */
+const firstControlProtocol = 0x8000
 /** RFC 2759 §8.8: what fits into a change of password, UTF-16 units. */
 const maxPasswordUnits = 256
 
@@ -109,6 +111,9 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
         return
       case 'verdict':
         this.#receiveVerdict(input.attempt, input.verdict, nowMs)
+        return
+      case 'wake':
+        if (!this.#authentication.wake(input.ticket, nowMs)) this.#unexpected('eap-late-wake')
         return
       case 'network':
         this.#receiveNetwork(input, nowMs)
@@ -195,9 +200,16 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
       this.#authentication.receive(protocol, bytes, at, length, nowMs)
       return
     }
+    if (protocol === PppProtocol.eap && this.#lcpOptions.isEapAgreed) {
+      this.#authentication.receive(protocol, bytes, at, length, nowMs)
+      return
+    }
     if (protocol === PppProtocol.eap && this.#phase === 'authenticate') {
       this.#unexpected('eap-not-agreed')
       return
+    }
+    if (this.#phase === 'authenticate' && protocol >= firstControlProtocol) {
+      this.#authentication.networkHeard(nowMs)
     }
     if (protocol === PppProtocol.ccp && this.#compression?.isRunning === true) {
       this.#compression.receive(bytes, at, length, nowMs)
@@ -528,6 +540,7 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
         this.#outbox.event(event)
       },
       unexpected: counter => this.#unexpected(counter),
+      peerMruBytes: () => Math.max(minMruBytes, this.#lcpOptions.peerMruBytes),
       /** The user types again: both bounds start over. */
       retrying: nowMs => {
         this.#startAuthenticationTimer(nowMs)
@@ -546,7 +559,12 @@ function checkSettings(settings: PppSettings): void {
   if (settings.authentication.length === 0) {
     throw new ConfigError('authentication', 'expected at least one way to authenticate')
   }
-  if (settings.role === 'server') return
+  if (settings.role === 'server') {
+    if (settings.eap === undefined && settings.authentication.includes('eap')) {
+      throw new ConfigError('authentication', 'expected a way to begin EAP conversations')
+    }
+    return
+  }
   const { newPassword } = settings
   if (newPassword !== undefined && newPassword.exposeText().length > maxPasswordUnits) {
     throw new ConfigError('newPassword', `expected at most ${maxPasswordUnits} characters`)

@@ -1,6 +1,12 @@
 /** What goes into a PPP engine and what comes out of it. */
 import { inspect } from 'node:util'
-import type { MasterKeys, Proof, RejectReason, Verdict } from '../aaa/authenticator.ts'
+import type {
+  Authorization,
+  MasterKeys,
+  Proof,
+  RejectReason,
+  Verdict,
+} from '../aaa/authenticator.ts'
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
 import type { CompressionAgreement } from './ccp.ts'
 import type { ServerNetwork } from './settings.ts'
@@ -13,8 +19,10 @@ export type PppInput =
   | { readonly type: 'frame'; readonly bytes: Uint8Array }
   /** Frames that the engine was not shown have arrived: the peer lives. */
   | { readonly type: 'alive' }
-  /** The answer to the `authenticate` event with this `attempt`; any other is ignored. */
+  /** The answer to the `authenticate` or `authorize` event with this `attempt`; any other is ignored. */
   | { readonly type: 'verdict'; readonly attempt: number; readonly verdict: Verdict }
+  /** `settled` of the `pending` event with this ticket has resolved. */
+  | { readonly type: 'wake'; readonly ticket: number }
   /** Server: what the accepted client is given. Kept for renegotiations; may be given again. */
   | { readonly type: 'network'; readonly network: ServerNetwork }
   /** Negotiate the link anew. */
@@ -67,6 +75,14 @@ export type PppEvent =
       readonly userName: string
       readonly proof: Proof
     }
+  /** Server, EAP: judged elsewhere already; may it come in? */
+  | {
+      readonly type: 'authorize'
+      readonly attempt: number
+      readonly authorization: Authorization
+    }
+  /** Server, EAP: answer with `wake` once this resolves; it never rejects. */
+  | { readonly type: 'pending'; readonly ticket: number; readonly settled: Promise<void> }
   /** JSON and inspection hide the keys. */
   | {
       readonly type: 'authenticated'

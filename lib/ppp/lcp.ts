@@ -76,6 +76,11 @@ export class LcpOptions implements OptionSemantics {
     return this.#offered
   }
 
+  /** Either side proves itself by EAP. */
+  get isEapAgreed(): boolean {
+    return this.demanded === 'eap' || this.#offered === 'eap'
+  }
+
   /** From now on nothing weaker than `protocol` is agreed on, in renegotiations of this link. */
   neverBelow(protocol: AuthenticationProtocol): void {
     this.#demands = this.#demands.slice(0, this.#demands.indexOf(protocol) + 1)

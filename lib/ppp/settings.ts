@@ -1,5 +1,6 @@
 /** What a PPP engine is told when it is made, and what it is told of the network later. */
 import type { Secret } from '../core/secret.ts'
+import type { EapConversation, EapLowerLayer } from '../eap/conversation.ts'
 import type { MppeKeyBits } from './wire/ccp-options.ts'
 import type { AuthenticationProtocol } from './wire/lcp-options.ts'
 
@@ -36,6 +37,8 @@ export interface PppServerSettings extends LinkSettings {
   readonly serverName: string
   /** What a client may prove itself with, strongest first; not empty. */
   readonly authentication: readonly AuthenticationProtocol[]
+  /** Begins an EAP conversation; present when `authentication` names `eap`. */
+  readonly eap?: (lowerLayer: Omit<EapLowerLayer, 'call'>) => EapConversation
 }
 
 export interface PppClientSettings extends LinkSettings {

@@ -2,7 +2,7 @@
  * One answered PPP call, from the tunnel's first frame to its one disconnect cause: who it is, what
  * they are given, and that everything is taken back when it ends.
  */
-import type { Authenticator, Verdict } from '../aaa/authenticator.ts'
+import type { Authenticator, CallContext, Verdict } from '../aaa/authenticator.ts'
 import type { Session } from '../aaa/session.ts'
 import { isRefusal, type SessionRegistry } from '../aaa/session-registry.ts'
 import { DhcpResponder, type DhcpSettings } from '../address/dhcp-responder.ts'
@@ -13,6 +13,7 @@ import { InvariantError, messageOf } from '../core/errors.ts'
 import type { Ipv6Network } from '../core/ip-address.ts'
 import type { WheelEntry } from '../core/timers.ts'
 import type { Port } from '../dataplane/dataplane.ts'
+import type { EapConversationMaker } from '../eap/conversation.ts'
 import type { Carrier, Link, LinkFactory } from '../ppp/carrier.ts'
 import type { Ipv4Up, Ipv6Up, PppEvent } from '../ppp/event.ts'
 import type { AuthenticationProtocol, CompressionSettings, ServerNetwork } from '../ppp/settings.ts'
@@ -23,6 +24,8 @@ import { type LinkServices, PppLink, type PppLinkOwner } from './ppp-link.ts'
 export interface CallServices extends LinkServices {
   readonly sessions: SessionRegistry
   readonly authenticator: Authenticator
+  /** Begins EAP conversations: ours or relayed. Absent: no EAP over PPP. */
+  readonly eap?: EapConversationMaker
   readonly ipv4Pool: Ipv4Pool
   readonly ipv6Pool: Ipv6Pool | undefined
   readonly settings: CallSettings
@@ -83,13 +86,16 @@ class PppCall implements PppLinkOwner, WheelEntry {
   constructor(carrier: Carrier, services: CallServices) {
     this.#carrier = carrier
     this.#services = services
-    const { settings } = services
+    const { settings, eap } = services
     this.#link = new PppLink(
       carrier,
       {
         role: 'server',
         serverName: settings.serverName,
         authentication: settings.authentication,
+        ...(eap !== undefined && {
+          eap: lowerLayer => eap({ ...lowerLayer, call: this.#callContext() }),
+        }),
         mruBytes: Math.min(carrier.mruBytes, settings.mtuBytes),
         ...(settings.compression !== undefined && { compression: settings.compression }),
       },
@@ -123,6 +129,15 @@ class PppCall implements PppLinkOwner, WheelEntry {
     switch (event.type) {
       case 'authenticate':
         this.#judge(event)
+        break
+      case 'authorize': {
+        const { attempt, authorization } = event
+        const verdict = this.#authorize({ type: 'accept', authorization })
+        this.#link.handle({ type: 'verdict', attempt, verdict })
+        break
+      }
+      case 'pending':
+        this.#wake(event)
         break
       case 'authenticated':
         this.#onAuthenticated()
@@ -199,12 +214,17 @@ class PppCall implements PppLinkOwner, WheelEntry {
 
   // Who it is
 
+  #callContext(): CallContext {
+    const { protocol, peerAddress } = this.#carrier
+    return { protocol, peerAddress, sessionId: this.#session?.id ?? '' }
+  }
+
   #judge(event: Extract<PppEvent, { type: 'authenticate' }>): void {
     const { attempt, userName, proof } = event
     const { protocol, peerAddress } = this.#carrier
     const call = { protocol, peerAddress, sessionId: this.#session?.id ?? '' }
     this.#services.authenticator
-      .authenticate({ userName, proof, call })
+      .authenticate({ userName, proof, call: this.#callContext() })
       .then(verdict => {
         // The call may have ended while its user was looked up.
         if (!this.#isOver) {
@@ -215,6 +235,13 @@ class PppCall implements PppLinkOwner, WheelEntry {
         this.#session?.log.error({ event: 'call-fault', reason: messageOf(error) }, 'call fault')
         if (!this.#isOver) this.#link.handle({ type: 'close', cause: 'nas-error' })
       })
+  /** EAP has computed or asked what it needs; the call may have ended meanwhile. */
+  #wake({ ticket, settled }: Extract<PppEvent, { type: 'pending' }>): void {
+    settled.then(() => {
+      if (!this.#isOver) this.#link.handle({ type: 'wake', ticket })
+    })
+  }
+
   }
 
   /** A good proof may still not come in. */

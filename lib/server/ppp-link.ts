@@ -253,6 +253,8 @@ export class PppLink implements Link {
       case 'link-up':
       case 'renegotiating':
       case 'authenticate':
+      case 'authorize':
+      case 'pending':
       case 'refused':
       case 'ipv4-requested':
       case 'identification':

@@ -4,7 +4,8 @@ import type { Verdict } from '../../lib/aaa/authenticator.ts'
 import { fromHex, toHex, utf8 } from '../../lib/core/bytes.ts'
 import { SeededRandom } from '../../lib/core/random.ts'
 import { Secret } from '../../lib/core/secret.ts'
-import { EapAuthenticator, type EapAuthenticatorEvent } from '../../lib/eap/authenticator.ts'
+import { EapAuthenticator } from '../../lib/eap/authenticator.ts'
+import type { EapConversationEvent } from '../../lib/eap/conversation.ts'
 import { Md5PeerMethod, Md5ServerMethod } from '../../lib/eap/md5-method.ts'
 import type { EapServerMethod, EapServerStep } from '../../lib/eap/method.ts'
 import { Mschapv2PeerMethod, Mschapv2ServerMethod } from '../../lib/eap/mschapv2-method.ts'
@@ -32,12 +33,11 @@ const call = { protocol: 'test', peerAddress: '198.51.100.1', sessionId: 's1' }
 class Conversation {
   readonly server: EapAuthenticator
   readonly peer: EapPeer
-  readonly serverEvents: EapAuthenticatorEvent[] = []
+  readonly serverEvents: EapConversationEvent[] = []
   readonly peerEvents: EapPeerEvent[] = []
   readonly packets: EapPacket[] = []
-  verdict: (
-    event: Extract<EapAuthenticatorEvent, { type: 'authenticate' }>,
-  ) => Verdict | undefined = event => judge(event.request)
+  verdict: (event: Extract<EapConversationEvent, { type: 'authenticate' }>) => Verdict | undefined =
+    event => judge(event.request)
 
   constructor(server: EapAuthenticator, peer: EapPeer) {
     this.server = server
@@ -72,7 +72,7 @@ class Conversation {
     bytes.fill(0xee)
   }
 
-  #serverEvent(event: EapAuthenticatorEvent): void {
+  #serverEvent(event: EapConversationEvent): void {
     this.serverEvents.push(event)
     if (event.type !== 'authenticate') return
     const verdict = this.verdict(event)
@@ -456,7 +456,11 @@ t.test('over PPP a lost Request is repeated with the same identifier, then given
 })
 
 t.test('a method that computes elsewhere goes on when its step is handed in', async t => {
-  const steps: EapServerStep[] = [{ type: 'pending' }]
+  let hand = (_step: EapServerStep) => {}
+  const next = new Promise<EapServerStep>(resolve => {
+    hand = resolve
+  })
+  const steps: EapServerStep[] = [{ type: 'pending', next }]
   const method: EapServerMethod = {
     eapType: 13,
     start: () => ({ type: 'request', typeData: utf8('start') }),
@@ -472,9 +476,13 @@ t.test('a method that computes elsewhere goes on when its step is handed in', as
   server.handle({ type: 'packet', bytes: fromHex('020200060d61') }, 0)
   t.equal(server.state, 'judging')
   const step: EapServerStep = { type: 'success', authorization: { userName: 'a' }, msk: undefined }
-  server.handle({ type: 'step', ticket: 99, step }, 0)
+  server.handle({ type: 'wake', ticket: 1 }, 0)
+  t.equal(server.state, 'judging', 'woken too early')
+  hand(step)
+  await next
+  server.handle({ type: 'wake', ticket: 99 }, 0)
   t.equal(server.state, 'judging', 'another ticket')
-  server.handle({ type: 'step', ticket: 1, step }, 0)
+  server.handle({ type: 'wake', ticket: 1 }, 0)
   t.equal(server.state, 'done')
 })
 

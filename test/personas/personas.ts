@@ -6,7 +6,7 @@ import { utf8 } from '../../lib/core/bytes.ts'
 import type { DisconnectCause } from '../../lib/core/disconnect-cause.ts'
 import { contentLength, correlationId, headText, rawCorrelationId } from './raw-call.ts'
 
-export type AuthenticationName = 'mschapv2' | 'chap-md5' | 'pap'
+export type AuthenticationName = 'mschapv2' | 'chap-md5' | 'eap' | 'pap'
 
 /** An option: its type and its value in hexadecimal. `magic` and `interface` are filled in. */
 export type OptionText = readonly [type: number, value: string | 'magic' | 'interface']

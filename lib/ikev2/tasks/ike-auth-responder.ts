@@ -12,7 +12,12 @@ import type { DisconnectCause } from '../../core/disconnect-cause.ts'
 import { assertNever } from '../../core/errors.ts'
 import { randomBytes } from '../../core/random.ts'
 import type { Secret } from '../../core/secret.ts'
-import { EapAuthenticator, type EapAuthenticatorEvent } from '../../eap/authenticator.ts'
+import { EapAuthenticator } from '../../eap/authenticator.ts'
+import type {
+  EapConversation,
+  EapConversationEvent,
+  EapLowerLayer,
+} from '../../eap/conversation.ts'
 import type { Association } from '../association.ts'
 import {
   type ConfigurationRequest,
@@ -62,6 +67,9 @@ interface FirstRequest {
   readonly isEapOnly: boolean
 }
 
+/** What fits into an IKE message that no link cuts into pieces. */
+const eapPacketBytes = 1020
+
 type Stage =
   | { readonly name: 'first' }
   | {
@@ -73,7 +81,7 @@ type Stage =
   | {
       readonly name: 'eap'
       readonly first: FirstRequest
-      readonly eap: EapAuthenticator
+      readonly eap: EapConversation
       /** Our ticket of the question that is out, and EAP's own. */
       readonly asked: { readonly ticket: number; readonly eapTicket: number } | undefined
     }
@@ -136,6 +144,17 @@ export class AuthResponder {
       return
     }
     stage.eap.handle({ type: 'verdict', ticket: stage.asked.eapTicket, verdict }, nowMs)
+    this.#reply(this.#drainEap({ ...stage, asked: undefined }))
+  }
+
+  /** What EAP computes or asks elsewhere is there. */
+  eapWake(ticket: number, nowMs: number): void {
+    const stage = this.#stage
+    if (stage.name !== 'eap' || stage.asked?.ticket !== ticket) {
+      this.#connection.unexpected('late-eap-wake')
+      return
+    }
+    stage.eap.handle({ type: 'wake', ticket: stage.asked.eapTicket }, nowMs)
     this.#reply(this.#drainEap({ ...stage, asked: undefined }))
   }
 
@@ -339,15 +358,17 @@ export class AuthResponder {
     const isEapOnly = first.isEapOnly && policy.acceptsEapOnly
     const proof = isEapOnly ? [this.#identityPayload(first)] : this.#ownProof(first, undefined)
     if (proof === undefined) return this.#fail('no-credential', 'nas-error')
-    const eap = new EapAuthenticator({
+    const lowerLayer: EapLowerLayer = {
       call: {
         protocol: 'ikev2',
         peerAddress: connection.path.peer.address,
         sessionId: connection.options.sessionId,
       },
-      methods: policy.methods,
+      packetBytes: eapPacketBytes,
       firstIdentifier: randomBytes(connection.options.random, 1)[0] ?? 0,
-    })
+    }
+    const eap =
+      policy.begin?.(lowerLayer) ?? new EapAuthenticator({ ...lowerLayer, methods: policy.methods })
     eap.handle({ type: 'start' }, 0)
     const stage = { name: 'eap', first: { ...first, isEapOnly }, eap, asked: undefined } as const
     const packet = this.#drainEap(stage)
@@ -377,7 +398,7 @@ export class AuthResponder {
     return this.failure ? [notify(NotifyType.AUTHENTICATION_FAILED)] : this.#fail('eap-malformed')
   }
 
-  #eapEvent(stage: Extract<Stage, { name: 'eap' }>, event: EapAuthenticatorEvent): void {
+  #eapEvent(stage: Extract<Stage, { name: 'eap' }>, event: EapConversationEvent): void {
     const connection = this.#connection
     switch (event.type) {
       case 'authenticate': {
@@ -386,12 +407,23 @@ export class AuthResponder {
         connection.emit({ type: 'authenticate', ticket, request: event.request })
         return
       }
-      case 'pending':
-        this.#stage = {
-          ...stage,
-          asked: { ticket: connection.newTicket(), eapTicket: event.ticket },
-        }
+      case 'authorize':
+        // Whether it may come in is asked after the last AUTH, by need-grant.
+        stage.eap.handle(
+          {
+            type: 'verdict',
+            ticket: event.ticket,
+            verdict: { type: 'accept', authorization: event.authorization },
+          },
+          0,
+        )
         return
+      case 'pending': {
+        const ticket = connection.newTicket()
+        this.#stage = { ...stage, asked: { ticket, eapTicket: event.ticket } }
+        connection.emit({ type: 'eap-pending', ticket, settled: event.settled })
+        return
+      }
       case 'success':
         this.#eapSuccess(stage.first, event)
         return
@@ -409,7 +441,7 @@ export class AuthResponder {
 
   #eapSuccess(
     first: FirstRequest,
-    event: Extract<EapAuthenticatorEvent, { type: 'success' }>,
+    event: Extract<EapConversationEvent, { type: 'success' }>,
   ): void {
     // RFC 5998 §3: without our signature only a key can prove us.
     if (first.isEapOnly && event.msk === undefined) {
@@ -489,14 +521,12 @@ export class AuthResponder {
  */
 function refusalOf(cause: DisconnectCause): Payload {
   return notify(
-    cause === 'no-address'
-      ? NotifyType.INTERNAL_ADDRESS_FAILURE
-      : NotifyType.AUTHENTICATION_FAILED,
+    cause === 'no-address' ? NotifyType.INTERNAL_ADDRESS_FAILURE : NotifyType.AUTHENTICATION_FAILED,
   )
 }
 
 function eapCause(
-  reason: Extract<EapAuthenticatorEvent, { type: 'failure' }>['reason'],
+  reason: Extract<EapConversationEvent, { type: 'failure' }>['reason'],
 ): DisconnectCause {
   switch (reason) {
     case 'backend-unavailable':

@@ -53,6 +53,8 @@ export interface ServerExchange {
   verdict(verdict: Verdict, nowMs: number): void
   /** The timer that was set has run out. */
   timer(nowMs: number): void
+  /** The link moves on without the end of the exchange. */
+  destroy?(): void
 }
 
 export interface ClientExchange {

@@ -28,16 +28,18 @@ export const rejectedLcpOptions = {
 /** RFC 1661 §6.1: what holds when nothing is negotiated. */
 export const defaultMruBytes = 1500
 
-/** An authentication protocol as option 3 names it: RFC 1661 §6.2, RFC 1994 §3, RFC 2759 §3. */
+/** An authentication protocol as option 3 names it: RFC 1661 §6.2, RFC 1994 §3, RFC 2759 §3, RFC 2284 §2. */
 export const authenticationValues = {
   mschapv2: [0xc2, 0x23, 0x81],
   'chap-md5': [0xc2, 0x23, 0x05],
+  eap: [0xc2, 0x27],
   pap: [0xc0, 0x23],
 } as const satisfies Record<string, readonly number[]>
 
 export type AuthenticationProtocol = keyof typeof authenticationValues
 
 const authenticationNames = [
+  'eap',
   'mschapv2',
   'chap-md5',
   'pap',
@@ -47,7 +49,7 @@ export function authenticationOptionOf(protocol: AuthenticationProtocol): Option
   return { type: authenticationOption, data: Uint8Array.from(authenticationValues[protocol]) }
 }
 
-/** Undefined for EAP, MS-CHAPv1, SHA-1 CHAP and whatever else we do not speak. */
+/** Undefined for MS-CHAPv1, SHA-1 CHAP and whatever else we do not speak. */
 export function authenticationOf(option: Option): AuthenticationProtocol | undefined {
   if (option.type !== authenticationOption) return undefined
   return authenticationNames.find(name => {
