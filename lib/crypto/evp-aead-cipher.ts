@@ -1,5 +1,5 @@
 /**
- * AES-GCM (RFC 4106) and ChaCha20-Poly1305 (RFC 7634) over packets, by five calls into OpenSSL on a
+ * AEADs (RFC 4106, RFC 7634) over packets, by five calls into OpenSSL on a
  * context that keeps its key.
  */
 import { createEvpContext } from './evp-context.ts'

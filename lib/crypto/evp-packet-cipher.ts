@@ -2,6 +2,7 @@
 import { InvariantError } from '../core/errors.ts'
 import { EvpAeadOpener, EvpAeadSealer } from './evp-aead-cipher.ts'
 import { cipherMethod } from './evp-context.ts'
+import { EvpGcmOpener, EvpGcmSealer } from './evp-gcm-cipher.ts'
 import { EvpMacOpener, EvpMacSealer } from './evp-mac-cipher.ts'
 import { type Libcrypto, libcrypto, type StateHash } from './libcrypto.ts'
 import {
@@ -41,15 +42,21 @@ export const evpPacketCiphers: PacketCipherProvider = {
     return hash !== undefined && library.hashes[hash] !== undefined
   },
   sealer: (suite, keys, memory) => {
+    const library = requireLibrary()
     const hash = stateHash(suite)
-    return hash === undefined
-      ? new EvpAeadSealer(requireLibrary(), suite, keys, memory)
-      : new EvpMacSealer(requireLibrary(), hash, suite, keys, memory)
+    if (hash !== undefined) return new EvpMacSealer(library, hash, suite, keys, memory)
+    const { params } = library
+    return suite.encryption.mode === 'gcm' && params !== undefined
+      ? new EvpGcmSealer(library, params, suite, keys, memory)
+      : new EvpAeadSealer(library, suite, keys, memory)
   },
   opener: (suite, keys, memory) => {
+    const library = requireLibrary()
     const hash = stateHash(suite)
-    return hash === undefined
-      ? new EvpAeadOpener(requireLibrary(), suite, keys, memory)
-      : new EvpMacOpener(requireLibrary(), hash, suite, keys, memory)
+    if (hash !== undefined) return new EvpMacOpener(library, hash, suite, keys, memory)
+    const { params } = library
+    return suite.encryption.mode === 'gcm' && params !== undefined
+      ? new EvpGcmOpener(library, params, suite, keys, memory)
+      : new EvpAeadOpener(library, suite, keys, memory)
   },
 }

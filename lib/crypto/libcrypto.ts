@@ -26,6 +26,12 @@ export interface EvpCalls {
   finishDecrypt(context: number, out: number, writtenBytes: number): number
 }
 
+/** Values of a context by arrays of OSSL_PARAM: OpenSSL 3. Results: 1 is success. */
+export interface EvpParamCalls {
+  setParams(context: number, params: number): number
+  getParams(context: number, params: number): number
+}
+
 /** One hash with its state as bytes that may be copied. Results: 1 is success. */
 export interface HashStateCalls {
   init(state: number): number
@@ -43,6 +49,8 @@ export type StateHash = 'sha1' | 'sha256' | 'sha384' | 'sha512'
 
 export interface Libcrypto {
   readonly evp: EvpCalls
+  /** Undefined before OpenSSL 3. */
+  readonly params: EvpParamCalls | undefined
   readonly hashes: Readonly<Partial<Record<StateHash, HashStateCalls>>>
   /** Undefined where OpenSSL was built without it. */
   readonly rc4: Rc4Calls | undefined
@@ -73,6 +81,7 @@ function probe(): Libcrypto | undefined {
     }
     return {
       evp: declareEvp(library),
+      params: declareParams(library),
       hashes,
       rc4: declareRc4(library),
       addressOf: bytes => Number(koffi.address(bytes)),
@@ -95,6 +104,17 @@ function declareEvp(library: Koffi.LibraryHandle): EvpCalls {
     cipher: library.func('int EVP_Cipher(intptr_t, intptr_t, intptr_t, uint32_t)'),
     finishEncrypt: library.func('int EVP_EncryptFinal_ex(intptr_t, intptr_t, intptr_t)'),
     finishDecrypt: library.func('int EVP_DecryptFinal_ex(intptr_t, intptr_t, intptr_t)'),
+  }
+}
+
+function declareParams(library: Koffi.LibraryHandle): EvpParamCalls | undefined {
+  try {
+    return {
+      setParams: library.func('int EVP_CIPHER_CTX_set_params(intptr_t, intptr_t)'),
+      getParams: library.func('int EVP_CIPHER_CTX_get_params(intptr_t, intptr_t)'),
+    }
+  } catch (_missing) {
+    return undefined
   }
 }
 

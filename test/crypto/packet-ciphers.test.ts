@@ -1,7 +1,8 @@
 import fc from 'fast-check'
 import t from 'tap'
-import { fromHex, toHex } from '../../lib/core/bytes.ts'
+import { fromHex, toHex, u32 } from '../../lib/core/bytes.ts'
 import { nobleCiphers, nodeCiphers } from '../../lib/crypto/cipher.ts'
+import { EvpAeadOpener, EvpAeadSealer } from '../../lib/crypto/evp-aead-cipher.ts'
 import { evpPacketCiphers } from '../../lib/crypto/evp-packet-cipher.ts'
 import { libcrypto } from '../../lib/crypto/libcrypto.ts'
 import {
@@ -276,6 +277,48 @@ t.test('no packet of a CBC sealer has the IV of another', async t => {
     }
     t.equal(ivs.size, 1000, provider.name)
     sealer.destroy()
+  }
+})
+
+t.test('AES-GCM through EVP follows sequence numbers that leave some out', async t => {
+  const library = libcrypto()
+  if (library === undefined) {
+    t.skip('no EVP here')
+    return
+  }
+  for (const id of [EncryptionId.aesGcm8, EncryptionId.aesGcm12, EncryptionId.aesGcm16]) {
+    for (const hasEsn of [false, true]) {
+      const suite = { ...suiteOf(id, 128), hasEsn }
+      const sealer = evpPacketCiphers.sealer(suite, keysOf(suite), memory)
+      const opener = evpPacketCiphers.opener(suite, keysOf(suite), memory)
+      // The other way to do it with EVP, for OpenSSL before 3.
+      const plainSealer = new EvpAeadSealer(library, suite, keysOf(suite), memory)
+      const plainOpener = new EvpAeadOpener(library, suite, keysOf(suite), memory)
+      const text = Uint8Array.from({ length: 32 }, (_, i) => i)
+      for (const [high, sequence] of [
+        [0, 1],
+        [0, 2],
+        [0, 5],
+        [0, 0xffff_ffff],
+        [1, 0],
+        [1, 1],
+        [7, 3],
+      ] as const) {
+        const pairs = [
+          [sealer, plainOpener],
+          [plainSealer, opener],
+        ] as const
+        for (const [from, to] of pairs) {
+          place(suite, sequence, text)
+          t.ok(from.seal(at, text.length, high), `${id} seals ${high}:${sequence}`)
+          const iv = memory.bytes.slice(at + 8, at + 16)
+          t.same([u32(iv, 0), u32(iv, 4)], [high, sequence], 'the IV is the sequence number')
+          t.ok(to.open(at, text.length, high), `${id} opens ${high}:${sequence}`)
+          t.same(memory.bytes.slice(at + 16, at + 16 + text.length), text)
+        }
+      }
+      for (const cipher of [sealer, opener, plainSealer, plainOpener]) cipher.destroy()
+    }
   }
 })
 
