@@ -7,6 +7,7 @@ import { capture } from './commands/capture.ts'
 import { check } from './commands/check.ts'
 import { disconnect } from './commands/disconnect.ts'
 import { init } from './commands/init.ts'
+import { release } from './commands/release.ts'
 import { reload } from './commands/reload.ts'
 import { schema } from './commands/schema.ts'
 import { serve } from './commands/serve.ts'
@@ -22,6 +23,7 @@ const commands: readonly Command[] = [
   user,
   status,
   disconnect,
+  release,
   capture,
   reload,
   version,

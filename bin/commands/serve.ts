@@ -89,6 +89,12 @@ class Life {
     control.register('disconnect', z.strictObject({ session: z.string().max(1024) }), args => ({
       disconnected: server.disconnect(args.session),
     }))
+    control.register('release', z.strictObject({ session: z.string().max(1024) }), args => ({
+      released: server.release(args.session),
+    }))
+    control.register('unlock', z.strictObject({ name: z.string().max(1024) }), args => ({
+      isUnlocked: server.unlock(args.name),
+    }))
     control.register('capture', captureSchema, async ({ path, seconds, megabytes }) => {
       await server.capture(path, seconds * 1000, megabytes * 1_000_000)
     })

@@ -1,10 +1,11 @@
 /** `openras user`: the users in the state directory's database. */
+import { z } from 'zod'
 import { SqliteUserStore } from '../../lib/aaa/users/sqlite-user-store.ts'
 import type { User, UserChanges } from '../../lib/aaa/users/user-store.ts'
 import { type Column, chooseFormat, formatTable } from '../../lib/control/table.ts'
 import { ConfigError, UsageError } from '../../lib/core/errors.ts'
 import { formatIpv4, parseIpv4 } from '../../lib/core/ip-address.ts'
-import { type Command, ExitCode, loadConfig, readArguments } from '../command.ts'
+import { type Command, callServer, ExitCode, loadConfig, readArguments } from '../command.ts'
 import { readNewPassword } from '../password.ts'
 
 const options = {
@@ -29,13 +30,14 @@ type Values = ReturnType<typeof readArguments<typeof options>>['values']
 
 export const user: Command = {
   name: 'user',
-  synopsis: 'user add|set|delete|list [NAME] [...]',
+  synopsis: 'user add|set|delete|unlock|list [NAME] [...]',
   summary: 'edit and list the users',
   help: `
 user add NAME     adds a user; asks for the password, or reads it from standard input
 user set NAME     changes what is given; --password asks for a new password
 user delete NAME  removes the user; sessions that are up stay until they end
 user list         lists the users
+user unlock NAME  lifts the lock after failed log-ins, of a user or of a source address, at the running server
 
   --password-stdin         read the password from standard input, one line
   --dial-in permit|deny|policy
@@ -54,6 +56,7 @@ A password never stands on the command line, where others could read it.`,
     const { values, positionals } = readArguments(args, options)
     const [action, name, ...rest] = positionals
     if (rest.length > 0) throw new UsageError(`unexpected argument "${rest[0]}"`)
+    if (action === 'unlock') return unlock(values.config, needName(name))
     const config = loadConfig(values.config)
     if (config.users !== undefined) {
       throw new ConfigError(
@@ -101,10 +104,19 @@ A password never stands on the command line, where others could read it.`,
         process.stderr.write(`openras: there is no user "${name}"\n`)
         return ExitCode.failure
       default:
-        throw new UsageError(`expected add, set, delete or list, not "${action ?? ''}"`)
+        throw new UsageError(`expected add, set, delete, unlock or list, not "${action ?? ''}"`)
     }
   },
 }
+
+async function unlock(config: string | undefined, name: string): Promise<ExitCode> {
+  const { isUnlocked } = unlocked.parse(await callServer(config, 'unlock', { name }))
+  if (isUnlocked) return ExitCode.success
+  process.stderr.write(`openras: nothing is locked or counted for "${name}"\n`)
+  return ExitCode.failure
+}
+
+const unlocked = z.object({ isUnlocked: z.boolean() })
 
 function needName(name: string | undefined): string {
   if (name === undefined) throw new UsageError('expected the name of a user')

@@ -87,6 +87,9 @@ export interface Authorization {
   readonly receiveBitsPerSecond?: number
   /** To the client, bit/s of IP. */
   readonly sendBitsPerSecond?: number
+  /** What may come at once beyond the rate, bytes. */
+  readonly receiveBurstBytes?: number
+  readonly sendBurstBytes?: number
   /** MPPE key lengths that the user may agree on, bits; empty: no encryption allowed. */
   readonly mppeKeyBits?: readonly (40 | 56 | 128)[]
   readonly isEncryptionRequired?: boolean
@@ -96,6 +99,8 @@ export interface Authorization {
     readonly filterRules?: readonly string[]
     readonly timeoutSeconds?: number
   }
+  /** Refused unless an access policy permits it: `dialIn: policy`. */
+  readonly isPolicyRequired?: boolean
   /** Given back in every accounting record, unread (RFC 2865 §5.25 Class). */
   readonly accountingClass?: readonly Uint8Array[]
 }

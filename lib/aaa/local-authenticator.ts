@@ -30,6 +30,7 @@ import type {
   Verdict,
 } from './authenticator.ts'
 import type { Lockout } from './lockout.ts'
+import { splitUserName } from './policy/user-name.ts'
 import type { User, UserSecrets, UserStore } from './users/user-store.ts'
 
 export interface LocalAuthenticatorOptions {
@@ -91,7 +92,7 @@ export class LocalAuthenticator implements Authenticator {
   #judge(request: AuthenticationRequest): Verdict {
     const { proof, call } = request
     if (!this.#methods.has(methodNames[proof.method])) return reject('method-not-allowed', false)
-    const name = withoutDomain(request.userName)
+    const name = this.#accountName(request.userName)
     if (this.#lockout.isLocked(name, call.peerAddress)) return reject('locked-out', false)
 
     const found = this.#users.find(name)
@@ -113,6 +114,12 @@ export class LocalAuthenticator implements Authenticator {
       secrets.ntHash.destroy()
       secrets.password?.destroy()
     }
+  }
+
+  /** `DOMAIN\user` and `user@realm` are the account `user`, unless there is one with an @ in its name. */
+  #accountName(sent: string): string {
+    const name = withoutDomain(sent)
+    return this.#users.find(name) === undefined ? splitUserName(name).user : name
   }
 
   #failed(name: string, { call }: AuthenticationRequest): Verdict {
@@ -165,8 +172,7 @@ export class LocalAuthenticator implements Authenticator {
     if (user.isDisabled) return 'account-disabled'
     const nowMs = this.#wallClock.now().getTime()
     if (user.expires !== undefined && user.expires.getTime() <= nowMs) return 'account-expired'
-    // `policy` without an access policy that permits is a refusal, as in RRAS.
-    return user.dialIn === 'permit' ? undefined : 'no-dial-in'
+    return user.dialIn === 'deny' ? 'no-dial-in' : undefined
   }
 
   #isPasswordExpired(user: User): boolean {
@@ -261,6 +267,8 @@ function authorizationOf(user: User): Authorization {
   const { ipv4Address, maxSessions, idleTimeoutMs, sessionTimeoutMs } = user
   return {
     userName: user.name,
+    ...(user.groups.length > 0 && { groups: user.groups }),
+    ...(user.dialIn === 'policy' && { isPolicyRequired: true }),
     ...(ipv4Address !== undefined && { ipv4Address }),
     ...(maxSessions !== undefined && { maxSessions }),
     ...(idleTimeoutMs !== undefined && { idleTimeoutSeconds: idleTimeoutMs / 1000 }),

@@ -11,7 +11,9 @@ import { DisconnectCause } from '../core/disconnect-cause.ts'
 import { type Logger, silentLogger } from '../core/log.ts'
 import { type RandomSource, randomBytes, systemRandom } from '../core/random.ts'
 import type { TimerWheel } from '../core/timers.ts'
+import { FilterCatalogue } from './filter-catalogue.ts'
 import { sourceKey } from './lockout.ts'
+import { AccessPolicies } from './policy/access-policies.ts'
 import { type CallDescription, type Refusal, Session, type SessionStatus } from './session.ts'
 import { userKey } from './users/user-store.ts'
 
@@ -31,6 +33,9 @@ export type SessionEvent =
 
 export interface SessionRegistryOptions {
   readonly limits: SessionLimits
+  /** Absent: none. */
+  readonly policies?: AccessPolicies
+  readonly filters?: FilterCatalogue
   readonly clock: Clock
   readonly wheel: TimerWheel
   readonly wallClock?: WallClock
@@ -54,11 +59,15 @@ export class SessionRegistry {
   readonly #perProtocol = new Map<string, number>()
   readonly #observers = new Set<(event: SessionEvent) => void>()
   #limits: SessionLimits
+  #policies: AccessPolicies
+  #filters: FilterCatalogue
   #lastNumber = 0
   #isDraining = false
 
   constructor(options: SessionRegistryOptions) {
     this.#limits = options.limits
+    this.#policies = options.policies ?? new AccessPolicies([])
+    this.#filters = options.filters ?? new FilterCatalogue()
     this.#clock = options.clock
     this.#wheel = options.wheel
     this.#wallClock = options.wallClock ?? systemWallClock
@@ -69,6 +78,12 @@ export class SessionRegistry {
   /** New limits; sessions that are up keep the timeouts that they came up with. */
   setLimits(limits: SessionLimits): void {
     this.#limits = limits
+  }
+
+  /** New policies for those who come; filters also for changes of those who are there. */
+  setPolicies(policies: AccessPolicies, filters: FilterCatalogue): void {
+    this.#policies = policies
+    this.#filters = filters
   }
 
   /** From now on no call is admitted. */
@@ -97,6 +112,8 @@ export class SessionRegistry {
         wallClock: this.#wallClock,
         log: this.#log,
         admitUser: userName => this.#admitUser(userName),
+        policies: () => this.#policies,
+        filters: () => this.#filters,
         timeouts: () => this.#limits,
         up: status => this.#tell({ type: 'up', session: status }),
         down: (status, cause, wasUp) => {
@@ -145,6 +162,11 @@ export class SessionRegistry {
   /** How many sessions this ends. */
   disconnect(nameOrId: string, cause: DisconnectCause = 'admin-reset'): number {
     return this.find(nameOrId).filter(session => session.disconnect(cause)).length
+  }
+
+  /** How many quarantines this ends. */
+  release(nameOrId: string): number {
+    return this.find(nameOrId).filter(session => session.release()).length
   }
 
   disconnectAll(cause: DisconnectCause): number {

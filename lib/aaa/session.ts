@@ -4,7 +4,11 @@ import type { DisconnectCause } from '../core/disconnect-cause.ts'
 import { formatIpv4, formatIpv6Network, type Ipv6Network } from '../core/ip-address.ts'
 import type { Logger } from '../core/log.ts'
 import type { TimerWheel, WheelEntry } from '../core/timers.ts'
-import type { Authorization } from './authenticator.ts'
+import type { Port } from '../dataplane/index.ts'
+import type { Authorization, RejectReason } from './authenticator.ts'
+import type { FilterCatalogue } from './filter-catalogue.ts'
+import type { AccessPolicies, ProofFacts } from './policy/access-policies.ts'
+import { SessionTraffic } from './session-traffic.ts'
 
 /** How long a tunnel may take to close in its own orderly way, ms. */
 const closeTimeoutMs = 10_000
@@ -13,6 +17,26 @@ export interface Refusal {
   readonly cause: DisconnectCause
   /** For the log and for people. */
   readonly reason: string
+  /** What the peer is told, where its protocol has words for it. */
+  readonly reject?: RejectReason
+}
+
+/** What can change while a session is up (RFC 5176 §3.2); absent stays, undefined is taken away. */
+export type SessionChange = {
+  readonly [K in
+    | 'filterName'
+    | 'filterRules'
+    | 'receiveBitsPerSecond'
+    | 'sendBitsPerSecond'
+    | 'receiveBurstBytes'
+    | 'sendBurstBytes'
+    | 'sessionTimeoutSeconds'
+    | 'idleTimeoutSeconds'
+    | 'interimIntervalSeconds'
+    | 'ipv4Routes'
+    | 'ipv6Routes'
+    | 'quarantine'
+    | 'accountingClass']?: Authorization[K] | undefined
 }
 
 /** What is known of a call when it comes in. */
@@ -55,6 +79,10 @@ export interface SessionStatus {
   readonly userName?: string
   readonly ipv4?: string
   readonly ipv6?: string
+  /** The access policy that let it in. */
+  readonly policy?: string
+  readonly filter?: string
+  readonly isQuarantined?: boolean
   /** When the call came in. */
   readonly since: Date
   /** Since it is up; 0 before. */
@@ -73,6 +101,8 @@ export interface SessionHost {
   readonly wallClock: WallClock
   readonly log: Logger
   admitUser(authorization: Authorization): Refusal | undefined
+  policies(): AccessPolicies
+  filters(): FilterCatalogue
   timeouts(): { readonly idleTimeoutMs: number; readonly sessionTimeoutMs: number }
   up(status: SessionStatus): void
   down(status: SessionStatus, cause: DisconnectCause, wasUp: boolean): void
@@ -105,6 +135,11 @@ export class Session implements WheelEntry {
   #upMs = Number.NaN
   #idleTimeoutMs = Number.POSITIVE_INFINITY
   #sessionDeadlineMs = Number.POSITIVE_INFINITY
+  /** Infinity once released, and where there is no such limit. */
+  #quarantineDeadlineMs = Number.POSITIVE_INFINITY
+  #isQuarantined = false
+  #policy: string | undefined
+  readonly #traffic = new SessionTraffic()
 
   constructor(number: number, id: string, call: CallDescription, host: SessionHost) {
     this.number = number
@@ -128,15 +163,84 @@ export class Session implements WheelEntry {
     return this.#call.peerAddress
   }
 
+  /** What the user is given, policies and changes included. */
+  get authorization(): Authorization | undefined {
+    return this.#authorization
+  }
+
+  get isQuarantined(): boolean {
+    return this.#isQuarantined
+  }
+
   /**
-   * The peer has proved to be this user. A refusal means that the user has too many sessions; the
-   * owner then ends the call with its cause.
+   * The peer has proved to be this user: may it come in, and with what? `authorization` is from then
+   * on what the policies have made of it. A refusal ends the call; its owner does that.
    */
-  authorize(authorization: Authorization): Refusal | undefined {
+  authorize(authorization: Authorization, facts: ProofFacts = {}): Refusal | undefined {
     if (this.#state !== 'setup' || this.#authorization !== undefined) return undefined
-    const refusal = this.#host.admitUser(authorization)
-    if (refusal === undefined) this.#authorization = authorization
-    return refusal
+    const { wallClock } = this.#host
+    const decision = this.#host.policies().decide(
+      {
+        ...facts,
+        protocol: this.protocol,
+        peerAddress: this.peerAddress,
+        now: wallClock.now(),
+      },
+      authorization,
+    )
+    if (decision.type === 'deny') {
+      const { policy, reason } = decision
+      const why = policy === undefined ? 'no policy permits it' : `policy ${policy}`
+      return { cause: 'not-authorized', reason: why, reject: reason }
+    }
+    const decided = decision.authorization
+    const isQuarantined = decided.quarantine !== undefined
+    const unknown = this.#traffic.set(decided, isQuarantined, this.#host.filters())
+    if (unknown !== undefined) return { cause: 'not-authorized', reason: unknown }
+    const refusal = this.#host.admitUser(decided)
+    if (refusal !== undefined) return refusal
+    this.#authorization = decided
+    this.#policy = decision.policy
+    this.#isQuarantined = isQuarantined
+    return undefined
+  }
+
+  /** The session's packets pass this port from now on: filter, rates and routes hold there. */
+  bind(port: Port): void {
+    this.#traffic.bind(port)
+  }
+
+  /**
+   * Changes what holds for a session that is authorized. A session timeout counts from now. The
+   * reason when the change names something that there is not; then nothing changes.
+   */
+  change(change: SessionChange): string | undefined {
+    const before = this.#authorization
+    if (before === undefined || this.#state === 'ended') return 'the session is not authorized'
+    const changed = definedOnly({ ...before, ...change }, before.userName)
+    const isQuarantined =
+      'quarantine' in change ? changed.quarantine !== undefined : this.#isQuarantined
+    const unknown = this.#traffic.set(changed, isQuarantined, this.#host.filters())
+    if (unknown !== undefined) return unknown
+    this.#authorization = changed
+    this.#isQuarantined = isQuarantined
+    if (this.#state === 'up') {
+      const nowMs = this.#host.clock.nowMs()
+      if ('idleTimeoutSeconds' in change) this.#idleTimeoutMs = this.#idleLimitMs()
+      if ('sessionTimeoutSeconds' in change) {
+        this.#sessionDeadlineMs = nowMs + this.#sessionLimitMs()
+      }
+      if ('quarantine' in change) this.#quarantineDeadlineMs = nowMs + this.#quarantineLimitMs()
+      this.#host.wheel.schedule(this, this.#nextDeadlineMs())
+    }
+    this.log.info({ event: 'session-changed', changed: Object.keys(change) }, 'session changed')
+    return undefined
+  }
+
+  /** Ends the quarantine; false when there is none. */
+  release(): boolean {
+    if (!this.#isQuarantined || this.#authorization === undefined) return false
+    return this.change({ quarantine: undefined }) === undefined
   }
 
   /** Addresses are given and packets flow; from now on `usage` is asked. Logs the line up. */
@@ -144,14 +248,13 @@ export class Session implements WheelEntry {
     if (this.#state !== 'setup') return
     const { clock, wheel } = this.#host
     const nowMs = clock.nowMs()
-    const limits = this.#host.timeouts()
-    const { idleTimeoutSeconds, sessionTimeoutSeconds } = this.#authorization ?? {}
     this.#state = 'up'
     this.#addresses = addresses
     this.#usage = usage
     this.#upMs = nowMs
-    this.#idleTimeoutMs = msOf(idleTimeoutSeconds) ?? limits.idleTimeoutMs
-    this.#sessionDeadlineMs = nowMs + (msOf(sessionTimeoutSeconds) ?? limits.sessionTimeoutMs)
+    this.#idleTimeoutMs = this.#idleLimitMs()
+    this.#sessionDeadlineMs = nowMs + this.#sessionLimitMs()
+    this.#quarantineDeadlineMs = nowMs + this.#quarantineLimitMs()
     wheel.schedule(this, this.#nextDeadlineMs())
     const status = this.status()
     this.log.info(
@@ -196,7 +299,8 @@ export class Session implements WheelEntry {
     if (this.#state === 'closing') {
       this.end('nas-error')
     } else if (this.#state === 'up') {
-      if (nowMs >= this.#sessionDeadlineMs) this.disconnect('session-timeout')
+      const endsMs = Math.min(this.#sessionDeadlineMs, this.#quarantineDeadlineMs)
+      if (nowMs >= endsMs) this.disconnect('session-timeout')
       else if (nowMs >= this.#idleDeadlineMs()) this.disconnect('idle-timeout')
       else this.#host.wheel.schedule(this, this.#nextDeadlineMs())
     }
@@ -216,6 +320,11 @@ export class Session implements WheelEntry {
       ...(this.userName !== undefined && { userName: this.userName }),
       ...(ipv4 !== undefined && { ipv4: formatIpv4(ipv4) }),
       ...(ipv6 !== undefined && { ipv6: formatIpv6Network(ipv6) }),
+      ...(this.#policy !== undefined && { policy: this.#policy }),
+      ...(this.#authorization?.filterName !== undefined && {
+        filter: this.#authorization.filterName,
+      }),
+      ...(this.#isQuarantined && { isQuarantined: true }),
       since: this.#since,
       durationSeconds: isCounted ? Math.floor((nowMs - this.#upMs) / 1000) : 0,
       idleSeconds: isCounted ? Math.max(0, Math.floor((nowMs - this.#activeMs()) / 1000)) : 0,
@@ -230,13 +339,28 @@ export class Session implements WheelEntry {
     return Math.max(this.#usage().lastActiveMs, this.#upMs)
   }
 
+  #idleLimitMs(): number {
+    return msOf(this.#authorization?.idleTimeoutSeconds) ?? this.#host.timeouts().idleTimeoutMs
+  }
+
+  #sessionLimitMs(): number {
+    return (
+      msOf(this.#authorization?.sessionTimeoutSeconds) ?? this.#host.timeouts().sessionTimeoutMs
+    )
+  }
+
+  #quarantineLimitMs(): number {
+    const seconds = this.#authorization?.quarantine?.timeoutSeconds
+    return msOf(this.#isQuarantined ? seconds : undefined) ?? Number.POSITIVE_INFINITY
+  }
+
   #idleDeadlineMs(): number {
     return this.#activeMs() + this.#idleTimeoutMs
   }
 
   /** Packets do not move the deadline; when it comes, `lastActiveMs` says whether it counts. */
   #nextDeadlineMs(): number {
-    return Math.min(this.#idleDeadlineMs(), this.#sessionDeadlineMs)
+    return Math.min(this.#idleDeadlineMs(), this.#sessionDeadlineMs, this.#quarantineDeadlineMs)
   }
 
   #logDown(status: SessionStatus, cause: DisconnectCause): void {
@@ -264,4 +388,10 @@ export class Session implements WheelEntry {
 function msOf(seconds: number | undefined): number | undefined {
   if (seconds === undefined) return undefined
   return seconds === 0 ? Number.POSITIVE_INFINITY : seconds * 1000
+}
+
+/** Without what was taken away. */
+function definedOnly(merged: object, userName: string): Authorization {
+  const kept = Object.entries(merged).filter(([, value]) => value !== undefined)
+  return { ...Object.fromEntries(kept), userName }
 }

@@ -127,6 +127,28 @@ auth:
 # What clients are given.
 addresses:
   # The server's own address in the tunnels; without it the first of the first range.
+# Who may come in under which conditions, and with what. The first policy whose conditions hold decides;
+# users whose dialIn is policy need one that permits. Empty: every user may come in.
+# policies:
+#   - name: guests in office hours
+#     when: {groups: [guests], protocols: [sstp, ikev2], times: [Mon-Fri 08:00-18:00]}
+#     give: {filter: web, sendBitsPerSecond: 20000000, sessionTimeoutSeconds: 28800}
+#   - name: guests otherwise
+#     when: {groups: [guests]}
+#     access: deny
+#     reason: restricted-hours
+policies: []
+
+# Filters of packets by name, for policies and RADIUS: rules of RFC 4849. in is from the client. What no
+# rule matches has the opposite fate of the last.
+# filters:
+#   web:
+#     - permit in udp from assigned to any 53
+#     - permit in tcp from assigned to any 80,443
+#     - permit out tcp from any 80,443 to assigned established
+#     - permit out udp from any 53 to assigned
+filters: {}
+
   # server: 10.87.0.1
   # Networks, ranges FROM-TO, or single addresses.
   ipv4: ${list(options.ipv4 ?? defaults.addresses.ipv4)}

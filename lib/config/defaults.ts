@@ -74,6 +74,7 @@ export const defaults = {
     disabled: false,
   },
   addresses: {
+  policies: [],
     ipv4: ['10.87.0.0/16'],
     exclude: [],
     dns: [],

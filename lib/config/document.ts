@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { logLevels } from '../core/log.ts'
 import { defaults } from './defaults.ts'
 import * as field from './fields.ts'
+import { filtersSchema, policySchema } from './policies.ts'
 
 const protocols = ['sstp', 'l2tp', 'pptp', 'ikev2'] as const
 
@@ -262,6 +263,12 @@ export const documentSchema = z
       ipv4: z
         .array(field.ipv4Range)
         .max(256)
+    policies: z
+      .array(policySchema)
+      .max(1000)
+      .default([...defaults.policies])
+      .describe('Who may come in and with what; the first whose conditions hold decides'),
+    filters: filtersSchema.default({}),
         .prefault([...defaults.addresses.ipv4]),
       exclude: z
         .array(field.ipv4Range)

@@ -7,6 +7,8 @@ import type { Secret } from '../core/secret.ts'
 import { defaultControlSocketName } from './defaults.ts'
 import type { ConfigDocument } from './document.ts'
 import type { IpNetwork, Ipv4Range } from './fields.ts'
+import type { FilterRule } from './filter-rule.ts'
+import { type Policy, resolveFilters, resolvePolicy } from './policies.ts'
 import type { PathKey } from './problems.ts'
 
 export type AuthMethodName = 'mschapv2' | 'chap' | 'pap'
@@ -117,6 +119,9 @@ export interface Config {
   readonly users?: readonly UserConfig[]
   readonly addresses: {
     /** Host order. */
+  /** In their order. */
+  readonly policies: readonly Policy[]
+  readonly filters: ReadonlyMap<string, readonly FilterRule[]>
     readonly server: number
     readonly ipv4: readonly Ipv4Range[]
     readonly exclude: readonly Ipv4Range[]
@@ -222,6 +227,8 @@ export function resolveConfig(document: ConfigDocument): Config {
     addresses: {
       server: addresses.server ?? firstUsable(addresses.ipv4),
       ipv4: addresses.ipv4,
+    policies: document.policies.map(resolvePolicy),
+    filters: resolveFilters(document.filters),
       exclude: addresses.exclude,
       ...(addresses.ipv6 !== undefined && { ipv6: addresses.ipv6 }),
       dnsIpv4: addresses.dns.flatMap(dns => (dns.family === 4 ? [dns.address] : [])),
@@ -283,6 +290,13 @@ export function checkTogether(
   const names = new Map<string, number>()
   const fixed = new Map<number, number>()
   users.forEach((user, i) => {
+  document.policies.forEach(({ give }, i) => {
+    const named = { filter: give.filter, quarantine: give.quarantine?.filter }
+    for (const [key, filter] of Object.entries(named)) {
+      if (filter === undefined || Object.hasOwn(document.filters, filter)) continue
+      report(['policies', i, 'give', key], `expected the name of one of filters, not "${filter}"`)
+    }
+  })
     const key = user.name.toLowerCase()
     const sameName = names.get(key)
     if (sameName !== undefined) {

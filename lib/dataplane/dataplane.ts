@@ -128,6 +128,9 @@ export interface Port {
 
   readonly counters: PortCounters
 
+  /** False after `detach`: then no route can be added. */
+  readonly isAttached: boolean
+
   /** Forgets routes and sink. Afterwards `deliver` drops. */
   detach(): void
 }

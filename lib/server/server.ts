@@ -1,7 +1,9 @@
 /** The composition root: the one place that knows everybody. Start, status, reload, stop. */
 import { join } from 'node:path'
+import { FilterCatalogue } from '../aaa/filter-catalogue.ts'
 import { LocalAuthenticator } from '../aaa/local-authenticator.ts'
 import { Lockout } from '../aaa/lockout.ts'
+import { AccessPolicies } from '../aaa/policy/access-policies.ts'
 import type { SessionStatus } from '../aaa/session.ts'
 import { SessionRegistry } from '../aaa/session-registry.ts'
 import { ConfigUserStore } from '../aaa/users/config-user-store.ts'
@@ -57,7 +59,15 @@ export interface ReloadResult {
 }
 
 /** Parts of the configuration that hold from `reload` on; all others wait for a restart. */
-const reloadable: readonly (keyof Config)[] = ['auth', 'users', 'limits', 'log', 'nat']
+const reloadable: readonly (keyof Config)[] = [
+  'auth',
+  'users',
+  'policies',
+  'filters',
+  'limits',
+  'log',
+  'nat',
+]
 
 const protocolOf: Record<AuthMethodName, AuthenticationProtocol> = {
   mschapv2: 'mschapv2',
@@ -100,7 +110,14 @@ export class Server {
     this.#users = openUsers(config)
     this.#lockout = new Lockout(config.auth.lockout, this.#clock)
     const { limits, tun } = config
-    this.#sessions = new SessionRegistry({ limits, clock: this.#clock, wheel: this.#wheel, log })
+    this.#sessions = new SessionRegistry({
+      limits,
+      policies: new AccessPolicies(config.policies),
+      filters: new FilterCatalogue(config.filters),
+      clock: this.#clock,
+      wheel: this.#wheel,
+      log,
+    })
     this.#dataplane = openPackets(config, reason => this.#loseDevice(reason))
     const isKernel = tun.backend !== 'memory'
     this.#tun = isKernel ? new TunInterface(this.#dataplane.status().tunName) : undefined
@@ -170,6 +187,16 @@ export class Server {
     return this.#sessions.disconnect(session)
   }
 
+  /** Ends quarantines by session id, number or user name; how many. */
+  release(session: string): number {
+    return this.#sessions.release(session)
+  }
+
+  /** Lifts the lock of a user name or an address after failed log-ins; false when there is none. */
+  unlock(nameOrAddress: string): boolean {
+    return this.#lockout.unlock(nameOrAddress)
+  }
+
   /**
    * Records the packets between tunnels and host, without tunnel headers, to a new file. Resolves
    * when the time is over or the server stops. Throws SystemError when the file cannot be made.
@@ -213,6 +240,10 @@ export class Server {
       },
     }
     this.#sessions.setLimits(config.limits)
+    this.#sessions.setPolicies(
+      new AccessPolicies(config.policies),
+      new FilterCatalogue(config.filters),
+    )
     this.#log.level = config.log.level
     if (changed.includes('users')) this.#users = openUsers(this.#config)
     if (!isSame(before.auth.lockout, config.auth.lockout)) {

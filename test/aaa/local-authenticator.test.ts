@@ -161,7 +161,6 @@ t.test('what an account may not do is told only to who knows its password', asyn
     [', disabled: true', 'account-disabled'],
     [', expires: 2026-01-01', 'account-expired'],
     [', dialIn: deny', 'no-dial-in'],
-    [', dialIn: policy', 'no-dial-in'],
   ]
   for (const [extra, reason] of cases) {
     const { try: attempt } = rig(configUsers(extra))
@@ -170,6 +169,34 @@ t.test('what an account may not do is told only to who knows its password', asyn
   }
   t.match(await rig(configUsers(', expires: 2027-01-01')).try('User', pap('clientPass')), {
     type: 'accept',
+  })
+})
+
+t.test(
+  'a name with domain or realm is the account without it, and proves itself as it was sent',
+  async t => {
+    const { try: attempt } = rig(configUsers())
+    for (const name of ['bob', 'CORP\\bob', 'bob@example.net', 'BOB@EXAMPLE.NET']) {
+      t.match(await attempt(name, mschapv2(name, 'secret')), {
+        type: 'accept',
+        authorization: { userName: 'bob' },
+      })
+      t.match(await attempt(name, pap('secret')), { type: 'accept' })
+    }
+    t.match(
+      await attempt('bob@example.net', mschapv2('bob', 'secret')),
+      rejected('bad-credentials'),
+      'a proof for another name is none',
+    )
+    t.match(await attempt('nobody@example.net', pap('secret')), rejected('bad-credentials'))
+  },
+)
+
+t.test('an account that leaves it to the policies says so, and its groups', async t => {
+  const users = configUsers(', dialIn: policy, groups: [staff, admins]')
+  t.match(await rig(users).try('User', pap('clientPass')), {
+    type: 'accept',
+    authorization: { isPolicyRequired: true, groups: ['staff', 'admins'] },
   })
 })
 

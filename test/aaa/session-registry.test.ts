@@ -1,5 +1,7 @@
 import { pino } from 'pino'
 import t from 'tap'
+import { FilterCatalogue } from '../../lib/aaa/filter-catalogue.ts'
+import { AccessPolicies } from '../../lib/aaa/policy/access-policies.ts'
 import type { Session, SessionUsage } from '../../lib/aaa/session.ts'
 import {
   isRefusal,
@@ -8,10 +10,12 @@ import {
   SessionRegistry,
   terminateCause,
 } from '../../lib/aaa/session-registry.ts'
+import { parseConfig } from '../../lib/config.ts'
 import { ManualClock } from '../../lib/core/clock.ts'
 import type { DisconnectCause } from '../../lib/core/disconnect-cause.ts'
 import { SeededRandom } from '../../lib/core/random.ts'
 import { TimerWheel } from '../../lib/core/timers.ts'
+import type { Port, RateLimits } from '../../lib/dataplane/index.ts'
 
 const none = Number.POSITIVE_INFINITY
 const noLimits: SessionLimits = {
@@ -284,4 +288,181 @@ t.test('an observer that leaves hears nothing more', async t => {
   rig.up().end('user-request')
   t.same(heard, ['up', 'down'])
   t.equal(terminateCause('idle-timeout'), 4)
+})
+
+/** Notes what a session's port is told. */
+class NotedPort implements Port {
+  readonly routes = new Set<string>()
+  readonly counters = { ...unusedCounters }
+  isAttached = true
+  limits: readonly [number | undefined, RateLimits | undefined] = [undefined, undefined]
+
+  addIpv4(): void {}
+
+  addIpv6(prefix: Uint8Array, prefixLength: number): void {
+    this.routes.add(`${prefix[0]}/${prefixLength}`)
+  }
+
+  addIpv4Network(address: number, prefixLength: number): void {
+    this.routes.add(`${address >>> 24}/${prefixLength}`)
+  }
+
+  removeIpv4Network(address: number, prefixLength: number): boolean {
+    return this.routes.delete(`${address >>> 24}/${prefixLength}`)
+  }
+
+  removeIpv6(prefix: Uint8Array, prefixLength: number): boolean {
+    return this.routes.delete(`${prefix[0]}/${prefixLength}`)
+  }
+
+  limit(...[filter, rates]: Parameters<Port['limit']>): void {
+    this.limits = [filter?.ruleCount, rates]
+  }
+
+  deliver(): void {}
+
+  transmit(): void {}
+
+  detach(): void {
+    this.isAttached = false
+  }
+}
+
+const unusedCounters = {
+  receivedPackets: 0,
+  receivedBytes: 0,
+  sentPackets: 0,
+  sentBytes: 0,
+  droppedPackets: 0,
+  lastActiveMs: 0,
+}
+
+function withPolicies(rig: Rig, text: string): void {
+  const { policies, filters } = parseConfig(text, 'x')
+  rig.registry.setPolicies(new AccessPolicies(policies), new FilterCatalogue(filters))
+}
+
+const site = { address: 0x0a000000, prefixLength: 8 }
+
+t.test(
+  'filter, rates and routes of an authorization hold on every port of the session',
+  async t => {
+    const rig = new Rig()
+    withPolicies(rig, 'filters: {web: [permit in tcp from any to any 443]}')
+    const session = rig.up('alice', {
+      filterName: 'web',
+      filterRules: ['permit in udp from any to any 53'],
+      sendBitsPerSecond: 8000,
+      ipv4Routes: [site],
+    })
+    const first = new NotedPort()
+    session.bind(first)
+    t.same(first.limits, [2, { sendBitsPerSecond: 8000 }])
+    t.same([...first.routes], ['10/8'])
+    first.detach()
+    const second = new NotedPort()
+    session.bind(second)
+    t.same(second.limits, [2, { sendBitsPerSecond: 8000 }], 'a renegotiated link has a new one')
+    t.equal(session.change({ ipv4Routes: [{ address: 0x0b000000, prefixLength: 16 }] }), undefined)
+    t.same([...second.routes], ['11/16'])
+    t.same([...first.routes], ['10/8'], 'one that is gone is left alone')
+    t.equal(session.change({ filterName: undefined, sendBitsPerSecond: undefined }), undefined)
+    t.same(second.limits, [1, {}])
+    t.match(rig.registry.list(), [{ userName: 'alice' }])
+    t.equal(
+      session.change({ filterRules: ['permit everything'] })?.startsWith('filter rule:'),
+      true,
+    )
+    t.equal(session.change({ filterName: 'none' }), 'no filter none')
+    t.same(second.limits, [1, {}], 'what is wrong changes nothing')
+  },
+)
+
+t.test('timeouts change on a session that is up, counted from then', async t => {
+  const rig = new Rig()
+  const session = rig.up()
+  rig.advance(600_000)
+  session.change({ sessionTimeoutSeconds: 60 })
+  rig.advance(59_000)
+  t.same(rig.closed, [])
+  rig.advance(2000)
+  t.same(rig.closed, [[1, 'session-timeout']])
+  const idle = rig.up('bob', { sessionTimeoutSeconds: 3600 })
+  idle.change({ idleTimeoutSeconds: 30, sessionTimeoutSeconds: undefined })
+  rig.advance(31_000)
+  t.same(rig.closed.at(-1), [2, 'idle-timeout'])
+  t.equal(idle.change({ idleTimeoutSeconds: 1 }), 'the session is not authorized', 'it has ended')
+})
+
+t.test(
+  'a quarantine holds until it is released, or ends the session when its time is over',
+  async t => {
+    const rig = new Rig()
+    withPolicies(
+      rig,
+      `filters: {jail: [permit in udp from any to any 53], web: [deny in tcp from any to any 25]}
+policies:
+  - {name: sick, when: {users: ['sick*']}, give: {filter: web, quarantine: {filter: jail, timeoutSeconds: 60}}}
+  - {name: shut, when: {users: [shut]}, give: {quarantine: {}}}
+`,
+    )
+    const session = rig.up('sick1')
+    const port = new NotedPort()
+    session.bind(port)
+    t.same(port.limits, [1, {}])
+    t.match(session.status(), { isQuarantined: true, policy: 'sick', filter: 'web' })
+    t.equal(rig.registry.release('sick1'), 1)
+    t.same(port.limits, [1, {}])
+    t.equal(rig.registry.release('sick1'), 0, 'once')
+    t.notOk('isQuarantined' in session.status())
+    rig.advance(100_000)
+    t.same(rig.closed, [], 'who is released stays')
+    rig.up('sick2')
+    rig.advance(61_000)
+    t.same(rig.closed, [[2, 'session-timeout']])
+    const shut = rig.up('shut')
+    shut.bind(port)
+    t.same(port.limits, [2, {}], 'a quarantine without a filter lets nothing through')
+    shut.release()
+    t.same(port.limits, [undefined, {}])
+    session.change({ quarantine: { filterName: 'jail', timeoutSeconds: 5 } })
+    t.ok(session.isQuarantined, 'a change may bring one, too')
+    rig.advance(6000)
+    t.same(rig.closed.at(-1), [1, 'session-timeout'])
+  },
+)
+
+t.test('a policy that refuses, or names what there is not, keeps a proven user out', async t => {
+  const rig = new Rig()
+  withPolicies(
+    rig,
+    `policies:
+  - {name: closed, when: {groups: [guests]}, access: deny, reason: restricted-hours}
+  - {name: certificates, when: {groups: [admins]}, allowedMethods: [certificate]}
+`,
+  )
+  t.match(rig.admit().authorize({ userName: 'g', groups: ['guests'] }), {
+    cause: 'not-authorized',
+    reject: 'restricted-hours',
+    reason: 'policy closed',
+  })
+  t.match(rig.admit().authorize({ userName: 'a', groups: ['admins'] }, { method: 'pap' }), {
+    reject: 'method-not-allowed',
+  })
+  t.match(rig.admit().authorize({ userName: 'p', isPolicyRequired: true }), {
+    reject: 'no-dial-in',
+    reason: 'no policy permits it',
+  })
+  t.match(rig.admit().authorize({ userName: 'f', filterName: 'of RADIUS' }), {
+    cause: 'not-authorized',
+    reason: 'no filter of RADIUS',
+  })
+  t.match(rig.admit().authorize({ userName: 'r', filterRules: ['permit in x'] }), {
+    cause: 'not-authorized',
+  })
+  t.equal(rig.registry.countOf('f'), 0, 'and counts for no limit')
+  t.equal(
+    rig.admit().authorize({ userName: 'a', groups: ['admins'] }, { method: 'certificate' }),
+    undefined,
+  )
 })
