@@ -126,15 +126,21 @@ function algorithmsOf(acceptsLegacy: boolean): { ike: IkeAlgorithms; esp: EspAlg
   const { ike, esp } = defaultAlgorithms
   if (!acceptsLegacy) return { ike, esp }
   const encryption = [{ id: EncryptionId.tripleDes, keyBits: 192 }]
+  const keyExchange = [KeyExchangeId.modp1536, KeyExchangeId.modp1024]
   return {
     ike: {
       ...ike,
       encryption: [...ike.encryption, ...encryption],
       prf: [...ike.prf, PrfId.hmacSha1],
       integrity: [...ike.integrity, IntegrityId.hmacSha1_96],
-      keyExchange: [...ike.keyExchange, KeyExchangeId.modp1536, KeyExchangeId.modp1024],
+      keyExchange: [...ike.keyExchange, ...keyExchange],
     },
-    esp: { ...esp, encryption: [...esp.encryption, ...encryption] },
+    esp: {
+      ...esp,
+      encryption: [...esp.encryption, ...encryption],
+      // Who came with such a group rekeys its Child SAs with it.
+      keyExchange: [...esp.keyExchange, ...keyExchange],
+    },
   }
 }
 
