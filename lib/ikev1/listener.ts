@@ -87,10 +87,10 @@ export class Ikev1Listener implements IkeHandler {
   /** Takes nobody in any more, tells the peers, and ends. */
   async stop(): Promise<void> {
     this.#isStopping = true
-    for (const { owner } of [...this.#table.entries()]) {
-      owner.handle({ type: 'close', cause: 'nas-reboot' })
-    }
+    const entries = [...this.#table.entries()]
+    for (const { owner } of entries) owner.handle({ type: 'close', cause: 'nas-reboot' })
     for (const { peer } of [...this.#orphans.values()]) this.#end(peer, 'nas-reboot')
+    if (entries.length === 0) return
     await new Promise(resolve => setTimeout(resolve, stopPatienceMs))
   }
 

@@ -2,6 +2,7 @@
 import type { Config } from '../config.ts'
 import type { Logger } from '../core/log.ts'
 import { DatagramHub } from '../dataplane/datagram-hub.ts'
+import type { DatagramPlane } from '../dataplane/datagrams.ts'
 import { type EspOwner, EspReceiver } from '../ipsec/esp-receiver.ts'
 import { IkeSockets } from '../ipsec/ike-sockets.ts'
 import { SaDatabase } from '../ipsec/sa-database.ts'
@@ -9,13 +10,18 @@ import type { LinkServices } from './ppp-link.ts'
 
 export class IpsecService {
   readonly database = new SaDatabase<EspOwner>()
-  readonly plane: DatagramHub
+  readonly plane: DatagramPlane
   readonly sockets: IkeSockets
 
-  /** Opens nothing yet. Throws SystemError. */
-  constructor(config: Config, { dataplane, clock }: LinkServices, log: Logger) {
+  /** Opens nothing yet; without a `plane` the sockets are the kernel's. Throws SystemError. */
+  constructor(
+    config: Config,
+    { dataplane, clock }: LinkServices,
+    log: Logger,
+    plane: DatagramPlane = new DatagramHub(dataplane, clock),
+  ) {
     const { memory } = dataplane
-    this.plane = new DatagramHub(dataplane, clock)
+    this.plane = plane
     this.sockets = new IkeSockets({
       plane: this.plane,
       memory,
