@@ -172,7 +172,7 @@ export class DatagramNetwork {
   readonly sent: Flight[] = []
   /** What becomes of a datagram; undefined loses it. */
   onPath: (flight: Flight) => Flight | undefined = flight => flight
-  readonly #hosts = new Map<string, MemoryPlane>()
+  readonly #hosts = new Map<string, { receive(flight: Flight): void }>()
 
   /** A host with these addresses. */
   host(
@@ -183,6 +183,11 @@ export class DatagramNetwork {
     const plane = new MemoryPlane(this, memory, onBurstEnd)
     for (const address of addresses) this.#hosts.set(address, plane)
     return plane
+  }
+
+  /** A host without sockets: it takes every datagram for its address as it is. */
+  listen(address: string, receive: (flight: Flight) => void): void {
+    this.#hosts.set(address, { receive })
   }
 
   send(flight: Flight): void {

@@ -117,8 +117,11 @@ export class DialIn {
   readonly sessions: SessionRegistry
   readonly ipv4Pool: Ipv4Pool
   readonly ipv6Pool: Ipv6Pool | undefined
+  readonly users: ConfigUserStore
   /** That of the local users, whatever the calls ask. */
   readonly authenticator: Authenticator
+  /** What calls of any protocol are made of. */
+  readonly services: CallServices
   readonly calls: PppCalls
   readonly listener: SstpListener
 
@@ -140,12 +143,12 @@ export class DialIn {
       wheel,
       log,
     })
-    const users = new ConfigUserStore(options.users ?? [userConfig('alice'), userConfig('bob')])
+    this.users = new ConfigUserStore(options.users ?? [userConfig('alice'), userConfig('bob')])
     const [first = '', last = first] = (options.ipv4 ?? '10.87.0.10-10.87.0.40').split('-')
     this.ipv4Pool = new Ipv4Pool({
       ranges: first === '' ? [] : [{ first: ipv4(first), last: ipv4(last) }],
       serverAddress: ipv4(serverIpv4),
-      reserved: () => users.fixedAddresses(),
+      reserved: () => this.users.fixedAddresses(),
       isRequestable: options.isRequestable ?? false,
     })
     this.ipv6Pool = hasIpv6
@@ -160,8 +163,8 @@ export class DialIn {
       },
       clock,
     )
-    this.authenticator = new LocalAuthenticator({ users, methods, lockout, log })
-    const services: CallServices = {
+    this.authenticator = new LocalAuthenticator({ users: this.users, methods, lockout, log })
+    this.services = {
       dataplane,
       clock,
       wheel,
@@ -181,7 +184,7 @@ export class DialIn {
         isRequestable: options.isRequestable ?? false,
       },
     }
-    this.calls = new PppCalls(services)
+    this.calls = new PppCalls(this.services)
     this.listener = new SstpListener({
       addresses: [{ host: '127.0.0.1', port: 0 }],
       certificates: [firstCertificate],
