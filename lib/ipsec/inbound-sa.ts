@@ -17,6 +17,7 @@ import {
   TRAILER_BYTES,
 } from './esp.ts'
 import { DropCounters, EspDrop } from './esp-drop.ts'
+import { HeldKeys, noKeys } from './held-keys.ts'
 import { Lifetime, type LifetimeOptions } from './lifetime.ts'
 import { ReplayWindow } from './replay-window.ts'
 import type { TrafficSelectors } from './traffic-selectors.ts'
@@ -52,8 +53,12 @@ export class InboundSa {
   readonly lifetime: Lifetime
   readonly replay: ReplayWindow
   readonly drops = new DropCounters()
+  readonly #memory: PacketBytes
   readonly #bytes: Uint8Array
-  readonly #opener: PacketOpener
+  readonly #provider: PacketCipherProvider
+  /** Taken when the first packet comes: an SA that waits holds a key and no more. */
+  #keys: HeldKeys | undefined
+  #opener: PacketOpener | undefined
   readonly #alignment: number
   readonly #icvBytes: number
   readonly #selectors: TrafficSelectors | undefined
@@ -73,11 +78,13 @@ export class InboundSa {
     this.#alignment = bodyAlignment(suite.encryption.blockBytes)
     this.#icvBytes = suiteIcvBytes(suite)
     this.#selectors = options.selectors
-    this.#opener = options.provider.opener(suite, options.keys, memory)
+    this.#memory = memory
+    this.#provider = options.provider
+    this.#keys = new HeldKeys(options.keys)
   }
 
   get provider(): string {
-    return this.#opener.provider
+    return this.#provider.name
   }
 
   /** The protocol of the payload that `open` returned last. */
@@ -108,7 +115,8 @@ export class InboundSa {
   /** Wipes the keys; afterwards every `open` is a counted drop. */
   close(): void {
     this.#isClosed = true
-    this.#opener.destroy()
+    this.#keys?.destroy()
+    this.#opener?.destroy()
   }
 
   #opened(at: number, lengthBytes: number): number {
@@ -122,7 +130,8 @@ export class InboundSa {
     const high = this.replay.highOf(low)
     const seen = this.replay.check(high, low)
     if (seen !== 0) return seen
-    if (!this.#opener.open(at, encryptedBytes, high)) return EspDrop['not-authentic']
+    const opener = this.#opener ?? this.#start()
+    if (!opener.open(at, encryptedBytes, high)) return EspDrop['not-authentic']
     this.replay.accept(high, low)
     this.#authenticPackets++
     const end = payloadAt + encryptedBytes
@@ -136,6 +145,14 @@ export class InboundSa {
     return this.mode === 'tunnel'
       ? this.#innerPacket(nextHeader, payloadAt, length)
       : this.#transportPayload(nextHeader, payloadAt, length)
+  }
+
+  #start(): PacketOpener {
+    const keys = this.#keys ?? noKeys
+    this.#opener = this.#provider.opener(this.suite, keys, this.#memory)
+    this.#keys?.destroy()
+    this.#keys = undefined
+    return this.#opener
   }
 
   #innerPacket(nextHeader: number, at: number, length: number): number {

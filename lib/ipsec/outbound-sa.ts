@@ -19,6 +19,7 @@ import {
   TRAILER_BYTES,
 } from './esp.ts'
 import { DropCounters, EspDrop } from './esp-drop.ts'
+import { HeldKeys, noKeys } from './held-keys.ts'
 import { Lifetime, type LifetimeOptions } from './lifetime.ts'
 
 export interface OutboundSaOptions {
@@ -48,8 +49,12 @@ export class OutboundSa {
   readonly tailroomBytes: number
   readonly lifetime: Lifetime
   readonly drops = new DropCounters()
+  readonly #memory: PacketBytes
   readonly #bytes: Uint8Array
-  readonly #sealer: PacketSealer
+  readonly #provider: PacketCipherProvider
+  /** Taken when the first packet goes: an SA that waits holds a key and no more. */
+  #keys: HeldKeys | undefined
+  #sealer: PacketSealer | undefined
   readonly #alignment: number
   readonly #icvBytes: number
   readonly #maxHigh: number
@@ -70,11 +75,13 @@ export class OutboundSa {
     this.#maxHigh = suite.hasEsn ? maxEsnHigh : 0
     this.#sequenceLow = startSequence?.low ?? 0
     this.#sequenceHigh = startSequence?.high ?? 0
-    this.#sealer = options.provider.sealer(suite, options.keys, memory)
+    this.#memory = memory
+    this.#provider = options.provider
+    this.#keys = new HeldKeys(options.keys)
   }
 
   get provider(): string {
-    return this.#sealer.provider
+    return this.#provider.name
   }
 
   /** Length of the ESP packet that a payload becomes, bytes. */
@@ -116,7 +123,8 @@ export class OutboundSa {
     putTrailer(this.#bytes, at + payloadBytes, at + encryptedBytes, nextHeader)
     putU32(this.#bytes, start, this.spi)
     putU32(this.#bytes, start + SEQUENCE_AT, this.#sequenceLow)
-    if (!this.#sealer.seal(start, encryptedBytes, this.#sequenceHigh)) {
+    const sealer = this.#sealer ?? this.#start()
+    if (!sealer.seal(start, encryptedBytes, this.#sequenceHigh)) {
       return this.#drop(EspDrop['cipher-failed'])
     }
     this.lifetime.count(payloadBytes)
@@ -137,7 +145,16 @@ export class OutboundSa {
   /** Wipes the keys; afterwards every `seal` is a counted drop. */
   close(): void {
     this.#isClosed = true
-    this.#sealer.destroy()
+    this.#keys?.destroy()
+    this.#sealer?.destroy()
+  }
+
+  #start(): PacketSealer {
+    const keys = this.#keys ?? noKeys
+    this.#sealer = this.#provider.sealer(this.suite, keys, this.#memory)
+    this.#keys?.destroy()
+    this.#keys = undefined
+    return this.#sealer
   }
 
   #drop(reason: EspDrop): EspDrop {

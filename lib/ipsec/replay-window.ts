@@ -12,10 +12,13 @@ export const MAX_WINDOW_PACKETS = 65_536
 const wordBits = 32
 const lowRange = 2 ** 32
 
+const noRing = new Uint32Array(0)
+
 export class ReplayWindow {
   readonly sizePackets: number
   readonly #hasEsn: boolean
-  readonly #ring: Uint32Array
+  /** Made by the first packet: an SA that waits takes no room for it. */
+  #ring: Uint32Array = noRing
   readonly #ringMask: number
   /** The highest sequence number that was authentic. */
   #top = 0
@@ -26,8 +29,7 @@ export class ReplayWindow {
     this.#hasEsn = hasEsn
     // One word more than the window: the word that the top is in may be partly ahead of it.
     const words = Math.ceil(this.sizePackets / wordBits) + 1
-    this.#ring = new Uint32Array(2 ** Math.ceil(Math.log2(words)))
-    this.#ringMask = this.#ring.length - 1
+    this.#ringMask = 2 ** Math.ceil(Math.log2(words)) - 1
   }
 
   get top(): number {
@@ -63,15 +65,22 @@ export class ReplayWindow {
   /** After the ICV was right: notes a packet that passed `check`. */
   accept(high: number, low: number): void {
     const sequence = high * lowRange + low
+    if (this.#ring === noRing) this.#ring = new Uint32Array(this.#ringMask + 1)
     if (sequence > this.#top) {
-      const words = Math.floor(sequence / wordBits) - Math.floor(this.#top / wordBits)
-      const cleared = Math.min(words, this.#ring.length)
-      // 2^32 is a multiple of the ring's bits, so the low half alone says which word.
-      const from = low >>> 5
-      for (let i = 0; i < cleared; i++) this.#ring[(from - i) & this.#ringMask] = 0
+      // Mostly it is the next one, in the same word.
+      if (sequence !== this.#top + 1 || (low & (wordBits - 1)) === 0) this.#slide(sequence, low)
       this.#top = sequence
     }
     const index = (low >>> 5) & this.#ringMask
     this.#ring[index] = (this.#ring[index] ?? 0) | (1 << (low & 31))
+  }
+
+  /** Clears the words between that of the top and that of `sequence`, this one included. */
+  #slide(sequence: number, low: number): void {
+    const words = Math.floor(sequence / wordBits) - Math.floor(this.#top / wordBits)
+    const cleared = Math.min(words, this.#ring.length)
+    // 2^32 is a multiple of the ring's bits, so the low half alone says which word.
+    const from = low >>> 5
+    for (let i = 0; i < cleared; i++) this.#ring[(from - i) & this.#ringMask] = 0
   }
 }

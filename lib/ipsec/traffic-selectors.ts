@@ -23,10 +23,13 @@ const noPort = -1
 /** Columns of a compiled range: words of start, words of end, then protocol and ports. */
 interface CompiledRanges {
   readonly words: number
-  readonly rows: Uint32Array
+  readonly rows: readonly number[]
   readonly count: number
   readonly stride: number
 }
+
+const noRanges4: CompiledRanges = { words: 1, rows: [], count: 0, stride: 5 }
+const noRanges6: CompiledRanges = { words: 4, rows: [], count: 0, stride: 11 }
 
 function compile(selectors: readonly TrafficSelector[], addressBytes: number): CompiledRanges {
   const words = addressBytes / 4
@@ -35,7 +38,8 @@ function compile(selectors: readonly TrafficSelector[], addressBytes: number): C
     selector =>
       selector.startAddress.length === addressBytes && selector.endAddress.length === addressBytes,
   )
-  const rows = new Uint32Array(chosen.length * stride)
+  if (chosen.length === 0) return addressBytes === 4 ? noRanges4 : noRanges6
+  const rows: number[] = new Array(chosen.length * stride).fill(0)
   chosen.forEach((selector, row) => {
     const at = row * stride
     for (let i = 0; i < words; i++) {
@@ -61,6 +65,9 @@ export class TrafficSelectors {
   readonly #destinations6: CompiledRanges
   /** Whether any range looks further than addresses. */
   readonly #needsPorts: boolean
+  /** IPv4 addresses that were allowed last, where nothing but addresses counts. */
+  #lastSource = -1
+  #lastDestination = -1
   #protocol = 0
   #sourcePort = noPort
   #destinationPort = noPort
@@ -79,6 +86,7 @@ export class TrafficSelectors {
   /** Whether an IP packet, whose header fits in `lengthBytes`, may come out of the SA. */
   allows(bytes: Uint8Array, at: number, lengthBytes: number): boolean {
     const isIpv4 = (bytes[at] ?? 0) >>> 4 === 4
+    if (isIpv4 && !this.#needsPorts) return this.#allowsIpv4(bytes, at)
     if (this.#needsPorts) {
       if (isIpv4) this.#readIpv4Ports(bytes, at, lengthBytes)
       else this.#readIpv6Ports(bytes, at, lengthBytes)
@@ -103,6 +111,22 @@ export class TrafficSelectors {
       (this.#hasPort(this.#destinations4, this.#destinationPort) ||
         this.#hasPort(this.#destinations6, this.#destinationPort))
     )
+  }
+
+  /** Packets that follow one another mostly have the same addresses. */
+  #allowsIpv4(bytes: Uint8Array, at: number): boolean {
+    const source = u32(bytes, at + 12)
+    const destination = u32(bytes, at + 16)
+    if (source === this.#lastSource && destination === this.#lastDestination) return true
+    if (
+      !this.#matches(this.#sources4, bytes, at + 12, noPort) ||
+      !this.#matches(this.#destinations4, bytes, at + 16, noPort)
+    ) {
+      return false
+    }
+    this.#lastSource = source
+    this.#lastDestination = destination
+    return true
   }
 
   #matches(ranges: CompiledRanges, bytes: Uint8Array, addressAt: number, port: number): boolean {
