@@ -67,6 +67,11 @@ export class EapAuthenticator implements EapConversation {
     return this.#state
   }
 
+  /** Of the Request that is out. */
+  get identifier(): number {
+    return this.#identifier
+  }
+
   handle(input: EapConversationInput | Timeout, nowMs: number): void {
     switch (input.type) {
       case 'start':
@@ -272,6 +277,14 @@ export class EapAuthenticator implements EapConversation {
           type: 'authenticate',
           ticket: ++this.#ticket,
           request: { userName: step.userName, proof: step.proof, call: this.#options.call },
+        })
+        return
+      case 'authorize':
+        this.#state = 'judging'
+        this.#outbox.event({
+          type: 'authorize',
+          ticket: ++this.#ticket,
+          authorization: step.authorization,
         })
         return
       case 'pending':

@@ -12,6 +12,8 @@ export type EapServerStep =
   | { readonly type: 'request'; readonly typeData: Uint8Array }
   /** Have a proof judged; the method's `verdict` is called with the answer. */
   | { readonly type: 'authenticate'; readonly userName: string; readonly proof: Proof }
+  /** The peer is known without an authenticator (by certificate); may it come in? `verdict` follows. */
+  | { readonly type: 'authorize'; readonly authorization: Authorization }
   /** The method computes elsewhere (TLS) and goes on with what this resolves to. */
   | { readonly type: 'pending'; readonly next: Promise<EapServerStep> }
   /** The Response makes no sense here: nothing changes, it is counted under this name. */
