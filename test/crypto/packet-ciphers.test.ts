@@ -280,9 +280,11 @@ t.test('no packet of a CBC sealer has the IV of another', async t => {
   }
 })
 
-t.test('AES-GCM through EVP follows sequence numbers that leave some out', async t => {
+const hasNoEvp = libcrypto() === undefined && 'no EVP in this process'
+
+t.test('AES-GCM through EVP follows sequences with gaps', { skip: hasNoEvp }, async t => {
   const library = libcrypto()
-  if (library === undefined) return t.end()
+  if (library === undefined) return
   for (const id of [EncryptionId.aesGcm8, EncryptionId.aesGcm12, EncryptionId.aesGcm16]) {
     for (const hasEsn of [false, true]) {
       const suite = { ...suiteOf(id, 128), hasEsn }
