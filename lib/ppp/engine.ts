@@ -5,7 +5,6 @@
 import type { Verdict } from '../aaa/authenticator.ts'
 import { copyBytes } from '../core/bytes.ts'
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
-import { ConfigError } from '../core/errors.ts'
 import { type Machine, Outbox, type Output, type Timeout } from '../core/machine.ts'
 import type { RandomSource } from '../core/random.ts'
 import { TimerTable } from '../core/timers.ts'
@@ -16,7 +15,7 @@ import { LcpOptions, minMruBytes } from './lcp.ts'
 import { LinkMaintenance } from './link-maintenance.ts'
 import { Negotiation } from './negotiation.ts'
 import { failureDetails, NetworkLayer } from './network-layer.ts'
-import { defaultTiming, type PppSettings, type PppTiming } from './settings.ts'
+import { checkSettings, defaultTiming, type PppSettings, type PppTiming } from './settings.ts'
 import { controlHeaderBytes } from './wire/control-packet.ts'
 import { encodeFrame, PppProtocol, peel } from './wire/frame.ts'
 
@@ -40,8 +39,6 @@ const maxRenegotiations = 32
 const renegotiationPeriodMs = 60_000
 /** RFC 1661 §2: network control protocols have numbers from here on. */
 const firstControlProtocol = 0x8000
-/** RFC 2759 §8.8: what fits into a change of password, UTF-16 units. */
-const maxPasswordUnits = 256
 
 export class PppEngine implements Machine<PppInput, PppEvent> {
   readonly #settings: PppSettings
@@ -63,6 +60,7 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
   #isRenegotiatedByUs = false
   /** The proof of this link made keys. */
   #hasKeys = false
+  #isBundlingDue = false
   #renegotiations = 0
   #renegotiationsSinceMs = 0
 
@@ -75,6 +73,7 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
       {
         mruBytes: settings.mruBytes,
         demands: settings.role === 'server' ? settings.authentication : [],
+        ...(settings.multilink !== undefined && { multilink: settings.multilink }),
         offers:
           settings.role === 'client'
             ? settings.authentication.filter(protocol => protocol !== 'none')
@@ -117,6 +116,9 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
         return
       case 'network':
         this.#receiveNetwork(input, nowMs)
+        return
+      case 'bundled':
+        this.#bundled(input.isFollower, nowMs)
         return
       case 'renegotiate':
         this.#renegotiate(nowMs)
@@ -250,7 +252,23 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
       return
     }
     this.#network.configureServer(input.network)
-    if (this.#phase === 'network' && !this.#network.isRunning) this.#startNetwork(nowMs)
+    if (this.#phase === 'network' && !this.#network.isRunning && !this.#isBundlingDue) {
+      this.#startNetwork(nowMs)
+    }
+  }
+
+  #bundled(isFollower: boolean, nowMs: number): void {
+    if (!this.#isBundlingDue) {
+      this.#unexpected('bundled-not-due')
+      return
+    }
+    this.#isBundlingDue = false
+    if (!isFollower) this.#secure(nowMs)
+    else {
+      // The networks are those of the bundle: nothing more is set up here.
+      this.#timers.clear('setup')
+      this.#network.takeParked()
+    }
   }
 
   #runTimers(nowMs: number): void {
@@ -306,8 +324,13 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
     if (this.#ending !== undefined) return
     const isServer = this.#settings.role === 'server'
     const protocol = isServer ? this.#lcpOptions.demanded : this.#lcpOptions.offered
-    const { peerMruBytes } = this.#lcpOptions
-    this.#outbox.event({ type: 'link-up', peerMruBytes, authentication: protocol ?? 'none' })
+    const { peerMruBytes, multilink } = this.#lcpOptions
+    this.#outbox.event({
+      type: 'link-up',
+      peerMruBytes,
+      authentication: protocol ?? 'none',
+      ...(multilink !== undefined && { multilink }),
+    })
     this.#timers.set('echo', this.#link.opened(nowMs))
     this.#phase = 'authenticate'
     if (protocol !== undefined) {
@@ -330,6 +353,7 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
     this.#network.stop(nowMs)
     this.#compression?.stop(nowMs)
     this.#hasKeys = false
+    this.#isBundlingDue = false
     this.#hasAskedForAddress = false
     if (this.#ending !== undefined) return
     this.#phase = 'establish'
@@ -357,6 +381,12 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
   #authenticated(nowMs: number): void {
     this.#timers.clear('authentication')
     this.#phase = 'network'
+    this.#isBundlingDue = this.#lcpOptions.multilink !== undefined
+    if (!this.#isBundlingDue) this.#secure(nowMs)
+  }
+
+  /** What comes between authentication and networks. */
+  #secure(nowMs: number): void {
     if (this.#compression === undefined) this.#begin(nowMs)
     else {
       const parked = this.#network.takeParked()
@@ -552,21 +582,5 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
       },
       failed: (cause, detail, nowMs) => this.#end(cause, detail, nowMs),
     })
-  }
-}
-
-function checkSettings(settings: PppSettings): void {
-  if (settings.authentication.length === 0) {
-    throw new ConfigError('authentication', 'expected at least one way to authenticate')
-  }
-  if (settings.role === 'server') {
-    if (settings.eap === undefined && settings.authentication.includes('eap')) {
-      throw new ConfigError('authentication', 'expected a way to begin EAP conversations')
-    }
-    return
-  }
-  const { newPassword } = settings
-  if (newPassword !== undefined && newPassword.exposeText().length > maxPasswordUnits) {
-    throw new ConfigError('newPassword', `expected at most ${maxPasswordUnits} characters`)
   }
 }

@@ -9,6 +9,7 @@ import type {
 } from '../aaa/authenticator.ts'
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
 import type { CompressionAgreement } from './ccp.ts'
+import type { MultilinkAgreement } from './multilink/lcp-multilink.ts'
 import type { ServerNetwork } from './settings.ts'
 import type { AuthenticationProtocol } from './wire/lcp-options.ts'
 
@@ -25,6 +26,11 @@ export type PppInput =
   | { readonly type: 'wake'; readonly ticket: number }
   /** Server: what the accepted client is given. Kept for renegotiations; may be given again. */
   | { readonly type: 'network'; readonly network: ServerNetwork }
+  /**
+   * The link has a place in a bundle: waited for after the proof when LCP has agreed on multilink. Who
+   * follows has no networks of its own (RFC 1990 §2).
+   */
+  | { readonly type: 'bundled'; readonly isFollower: boolean }
   /** Negotiate the link anew. */
   | { readonly type: 'renegotiate' }
   /** What the peer sends cannot be decrypted or decompressed: it shall begin anew (RFC 1962 §3). */
@@ -65,6 +71,8 @@ export type PppEvent =
       readonly type: 'link-up'
       readonly peerMruBytes: number
       readonly authentication: AuthenticationProtocol | 'none'
+      /** Present: the link may be bundled with others of the same user and endpoint. */
+      readonly multilink?: MultilinkAgreement
     }
   /** LCP left Opened and begins again: authentication and networks follow anew. */
   | { readonly type: 'renegotiating' }

@@ -1,11 +1,13 @@
 /** The options of LCP (RFC 1661 §6) as we negotiate them; the automaton is in negotiation.ts. */
 import { type RandomSource, randomU32 } from '../core/random.ts'
+import { LcpMultilink, type MultilinkAgreement } from './multilink/lcp-multilink.ts'
 import {
   type Judgement,
   maxFailure,
   type NegotiationFailure,
   type OptionSemantics,
 } from './negotiation.ts'
+import type { MultilinkSettings } from './settings.ts'
 import {
   type AuthenticationProtocol,
   authenticationOf,
@@ -27,6 +29,8 @@ export interface LcpWishes {
   readonly demands: readonly AuthenticationProtocol[]
   /** What we prove ourselves with when the peer asks, strongest first; empty: we refuse. */
   readonly offers: readonly AuthenticationProtocol[]
+  /** Absent: the three options of multilink are rejected. */
+  readonly multilink?: MultilinkSettings
 }
 
 export class LcpOptions implements OptionSemantics {
@@ -43,12 +47,15 @@ export class LcpOptions implements OptionSemantics {
   // The peer's.
   #peerMruBytes = defaultMruBytes
   #offered: AuthenticationProtocol | undefined
+  readonly #multilink: LcpMultilink | undefined
 
   constructor(wishes: LcpWishes, random: RandomSource) {
     this.#random = random
     this.#mruBytes = wishes.mruBytes
     this.#demands = wishes.demands
     this.#offers = wishes.offers
+    const { multilink } = wishes
+    this.#multilink = multilink === undefined ? undefined : new LcpMultilink(multilink)
     this.restart()
   }
 
@@ -59,6 +66,11 @@ export class LcpOptions implements OptionSemantics {
   /** Largest information field that the peer takes, bytes. */
   get peerMruBytes(): number {
     return this.#peerMruBytes
+  }
+
+  /** Undefined: the link stands alone. */
+  get multilink(): MultilinkAgreement | undefined {
+    return this.#multilink?.agreement
   }
 
   /** Ours, for echoes; 0 when there is none. */
@@ -95,6 +107,7 @@ export class LcpOptions implements OptionSemantics {
     this.#demandNaks = 0
     this.#peerMruBytes = defaultMruBytes
     this.#offered = undefined
+    this.#multilink?.restart()
   }
 
   request(): readonly Option[] {
@@ -105,6 +118,7 @@ export class LcpOptions implements OptionSemantics {
     if (this.#magicNumber !== 0) {
       options.push(optionU32(lcpOptions.magicNumber.type, this.#magicNumber))
     }
+    if (this.#multilink !== undefined) options.push(...this.#multilink.request())
     return options
   }
 
@@ -118,7 +132,8 @@ export class LcpOptions implements OptionSemantics {
       const counterOffer = this.#counterOffer(option)
       if (counterOffer === undefined) continue
       counterOffers.push(counterOffer)
-      isEssential ||= option.type !== lcpOptions.maximumReceiveUnit.type
+      isEssential ||=
+        option.type === authenticationOption || option.type === lcpOptions.magicNumber.type
     }
     return counterOffers.length > 0
       ? { type: 'nak', options: counterOffers, isEssential }
@@ -128,7 +143,9 @@ export class LcpOptions implements OptionSemantics {
   accept(options: readonly Option[]): void {
     this.#peerMruBytes = defaultMruBytes
     this.#offered = undefined
+    this.#multilink?.forgetPeer()
     for (const option of options) {
+      this.#multilink?.accept(option)
       if (option.type === lcpOptions.maximumReceiveUnit.type) this.#peerMruBytes = mruOf(option)
       if (option.type === authenticationOption) this.#offered = authenticationOf(option)
     }
@@ -140,6 +157,7 @@ export class LcpOptions implements OptionSemantics {
         if (!this.#walkDown(authenticationOf(option))) return 'authentication-refused'
         continue
       }
+      this.#multilink?.naked(option)
       if (!isWellFormed(lcpOptions, option)) continue
       if (option.type === lcpOptions.maximumReceiveUnit.type) {
         this.#ownMruBytes = Math.min(this.#mruBytes, Math.max(minMruBytes, mruOf(option)))
@@ -151,6 +169,7 @@ export class LcpOptions implements OptionSemantics {
 
   rejected(options: readonly Option[]): NegotiationFailure | undefined {
     for (const option of options) {
+      this.#multilink?.rejected(option)
       if (option.type === authenticationOption) return 'authentication-refused'
       if (option.type === lcpOptions.maximumReceiveUnit.type) this.#isMruRefused = true
       if (option.type === lcpOptions.magicNumber.type) this.#magicNumber = 0
@@ -160,7 +179,7 @@ export class LcpOptions implements OptionSemantics {
 
   #isNegotiable(option: Option): boolean {
     if (option.type === authenticationOption) return this.#offers.length > 0
-    return isWellFormed(lcpOptions, option)
+    return isWellFormed(lcpOptions, option) || this.#multilink?.knows(option) === true
   }
 
   /** What we want instead; undefined when the option is fine. */
@@ -186,7 +205,7 @@ export class LcpOptions implements OptionSemantics {
         return isGood ? undefined : authenticationOptionOf(best)
       }
       default:
-        return undefined
+        return this.#multilink?.counterOffer(option)
     }
   }
 

@@ -1,4 +1,5 @@
 /** What a PPP engine is told when it is made, and what it is told of the network later. */
+import { ConfigError } from '../core/errors.ts'
 import type { Secret } from '../core/secret.ts'
 import type { EapConversation, EapLowerLayer } from '../eap/conversation.ts'
 import type { MppeKeyBits } from './wire/ccp-options.ts'
@@ -14,6 +15,18 @@ interface LinkSettings {
   readonly timing?: Partial<PppTiming>
   /** Absent: CCP is refused. */
   readonly compression?: CompressionSettings
+  /** Absent: the link cannot be bundled with others. */
+  readonly multilink?: MultilinkSettings
+}
+
+/** What LCP says of bundles (RFC 1990 §5.1). */
+export interface MultilinkSettings {
+  /** Largest packet that we put together out of fragments, bytes. */
+  readonly mrruBytes: number
+  /** Who we are, on all of our links: a class, and an address of that class. */
+  readonly endpoint: Uint8Array
+  /** Fragments to us shall have short sequence numbers. */
+  readonly wantsShort: boolean
 }
 
 export type EncryptionPolicy = 'none' | 'optional' | 'required'
@@ -94,4 +107,24 @@ export const defaultTiming: PppTiming = {
   authenticationMs: 45_000,
   echoIntervalMs: 20_000,
   echoMisses: 3,
+}
+
+/** RFC 2759 §8.8: what fits into a change of password, UTF-16 units. */
+const maxPasswordUnits = 256
+
+/** Throws ConfigError when they allow no authentication or cannot be sent. */
+export function checkSettings(settings: PppSettings): void {
+  if (settings.authentication.length === 0) {
+    throw new ConfigError('authentication', 'expected at least one way to authenticate')
+  }
+  if (settings.role === 'server') {
+    if (settings.eap === undefined && settings.authentication.includes('eap')) {
+      throw new ConfigError('authentication', 'expected a way to begin EAP conversations')
+    }
+    return
+  }
+  const { newPassword } = settings
+  if (newPassword !== undefined && newPassword.exposeText().length > maxPasswordUnits) {
+    throw new ConfigError('newPassword', `expected at most ${maxPasswordUnits} characters`)
+  }
 }

@@ -5,6 +5,7 @@
 import type { Authenticator, CallContext, Verdict } from '../aaa/authenticator.ts'
 import type { Session } from '../aaa/session.ts'
 import { isRefusal, type SessionRegistry } from '../aaa/session-registry.ts'
+import { userKey } from '../aaa/users/user-store.ts'
 import { DhcpResponder, type DhcpSettings } from '../address/dhcp-responder.ts'
 import type { Ipv4Pool } from '../address/ipv4-pool.ts'
 import type { Ipv6Pool } from '../address/ipv6-pool.ts'
@@ -268,6 +269,15 @@ class PppCall implements PppLinkOwner, WheelEntry {
   // What they are given
 
   #onAuthenticated(): void {
+    const session = this.#session
+    if (!this.#link.bundle(userKey(session?.userName ?? ''))) {
+      this.#link.handle({ type: 'close', cause: 'session-limit', detail: 'too many links' })
+      return
+    }
+    if (this.#link.isFollower) {
+      session?.up({}, () => this.#link.usage())
+      return
+    }
     if (this.#hasNetwork) return
     const { settings, wheel, clock } = this.#services
     if (settings.isRequestable && this.#fixedIpv4 === undefined) {

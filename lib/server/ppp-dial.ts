@@ -31,11 +31,14 @@ export class PppDial implements LinkFactory, PppLinkOwner {
   readonly isUplink = true
   /** IPv4 flows. Rejects with ConnectError when the call ends before. */
   readonly up: Promise<Ipv4Up>
+  /** The link carries for the bundle of an earlier one, which has the addresses. */
+  readonly joined: Promise<void>
   readonly closed: Promise<DialEnd>
   readonly #settings: DialSettings
   readonly #services: LinkServices
   #link: PppLink | undefined
   #onUp: (up: Ipv4Up) => void = () => {}
+  #onJoined: () => void = () => {}
   #onFailed: (error: ConnectError) => void = () => {}
   #onClosed: (end: DialEnd) => void = () => {}
 
@@ -45,6 +48,9 @@ export class PppDial implements LinkFactory, PppLinkOwner {
     this.up = new Promise((resolve, reject) => {
       this.#onUp = resolve
       this.#onFailed = reject
+    })
+    this.joined = new Promise(resolve => {
+      this.#onJoined = resolve
     })
     this.closed = new Promise(resolve => {
       this.#onClosed = resolve
@@ -84,10 +90,17 @@ export class PppDial implements LinkFactory, PppLinkOwner {
   }
 
   event(event: PppEvent): void {
+    if (event.type === 'authenticated') this.#bundle()
     if (event.type !== 'closed') return
     const { cause, detail } = event
     this.#onFailed(new ConnectError(`the call ended: ${detail} (${cause})`))
     this.#onClosed({ cause, detail })
+  }
+
+  #bundle(): void {
+    const isIn = this.#link?.bundle(this.#settings.userName)
+    if (isIn === false) this.#link?.handle({ type: 'close', cause: 'session-limit' })
+    else if (this.#link?.isFollower === true) this.#onJoined()
   }
 
   /** Behind the server is everything. */

@@ -10,15 +10,19 @@ import { Counters } from '../core/faults.ts'
 import type { RandomSource } from '../core/random.ts'
 import type { TimerWheel } from '../core/timers.ts'
 import type { Dataplane, Port } from '../dataplane/dataplane.ts'
-import type { Carrier, Link } from '../ppp/carrier.ts'
+import type { Carrier, FrameSealer, Link } from '../ppp/carrier.ts'
 import { DataPath } from '../ppp/data-path.ts'
 import { PppEngine } from '../ppp/engine.ts'
 import type { Ipv4Up, Ipv6Up, PppEvent, PppInput } from '../ppp/event.ts'
 import { Opened } from '../ppp/frame-opener.ts'
+import type { BundleTable } from '../ppp/multilink/bundle-table.ts'
+import { LinkInBundle } from '../ppp/multilink/link-in-bundle.ts'
 import type { PppSettings } from '../ppp/settings.ts'
 import { PppProtocol, peel } from '../ppp/wire/frame.ts'
 
 export interface LinkServices {
+  /** Absent: no link is bundled with another. */
+  readonly bundles?: BundleTable
   readonly dataplane: Dataplane
   readonly clock: Clock
   readonly wheel: TimerWheel
@@ -64,6 +68,8 @@ export class PppLink implements Link {
   #hasHeard = false
   /** Absent: the tunnel protects its packets by itself, and writes plain PPP headers. */
   readonly #dataPath: DataPath | undefined
+  /** Absent: the carrier cannot carry fragments, or nobody is to bundle. */
+  readonly #bundling: LinkInBundle | undefined
   #droppedIpPackets = 0
   #ipv4: Ipv4Up | undefined
   #ipv6: Ipv6Up | undefined
@@ -84,16 +90,31 @@ export class PppLink implements Link {
     this.#services = services
     this.#owner = owner
     this.#bytes = services.dataplane.memory.bytes
+    const { bundles } = services
     const engine = new PppEngine(
-      carrier.setSealer === undefined ? withoutCompression(settings) : settings,
+      carrier.setSealer === undefined
+        ? withoutCompression(settings)
+        : { ...settings, ...(bundles !== undefined && { multilink: bundles.settings }) },
       services.random,
     )
     if (carrier.setSealer !== undefined) {
+      const setSealer = (sealer: FrameSealer) => carrier.setSealer?.(sealer)
+      if (bundles !== undefined) {
+        this.#bundling = new LinkInBundle(bundles, {
+          bytes: this.#bytes,
+          sink: carrier.sink,
+          setSealer,
+          receive: (at, lengthBytes) => this.#receive(at, lengthBytes, true),
+          close: () =>
+            this.#driver.handle({ type: 'close', cause: 'lost-carrier', detail: 'bundle is over' }),
+        })
+      }
       this.#dataPath = new DataPath({
         bytes: this.#bytes,
         role: settings.role,
         intake: lengthBytes => services.dataplane.intake(lengthBytes),
-        setSealer: sealer => carrier.setSealer?.(sealer),
+        setSealer: sealer =>
+          this.#bundling === undefined ? setSealer(sealer) : this.#bundling.setSealer(sealer),
       })
     }
     this.#engine = engine
@@ -126,6 +147,8 @@ export class PppLink implements Link {
 
   /** Cumulative over renegotiations. */
   usage(): SessionUsage {
+    // The packets of a bundle are its first link's; the others only live.
+    if (this.isFollower) return { ...noUsage, lastActiveMs: this.#services.clock.nowMs() }
     const now = this.#port?.counters ?? noUsage
     const before = this.#earlier
     return {
@@ -147,13 +170,46 @@ export class PppLink implements Link {
     return this.#droppedIpPackets
   }
 
+  /**
+   * The peer has proved to be `userKey`'s: the link joins the others of that user and endpoint. False:
+   * that bundle takes no more links.
+   */
+  bundle(userKey: string): boolean {
+    const bundling = this.#bundling
+    if (bundling?.isDue !== true) return true
+    if (!bundling.enter(userKey)) return false
+    this.#driver.handle({ type: 'bundled', isFollower: bundling.isFollower })
+    return true
+  }
+
+  /** Another link leads the bundle of this one; networks are up there. */
+  get isFollower(): boolean {
+    return this.#bundling?.isFollower === true
+  }
+
   // Link
 
   receive(at: number, lengthBytes: number): void {
+    this.#receive(at, lengthBytes, false)
+  }
+
+  #receive(at: number, lengthBytes: number, isPutTogether: boolean): void {
     const peeled = peel(this.#bytes, at, lengthBytes)
     const headerBytes = peeled >>> 16
     const protocol = peeled & 0xffff
-    if (protocol === PppProtocol.ipv4 || protocol === PppProtocol.ipv6) {
+    if (this.#bundling !== undefined && !isPutTogether && isOfBundle(protocol)) {
+      const isTaken =
+        protocol === PppProtocol.multilink
+          ? this.#bundling.receiveFragment(at + headerBytes, lengthBytes - headerBytes)
+          : this.#bundling.receiveFrame(at, lengthBytes)
+      if (isTaken) {
+        this.#hasHeard = true
+        return
+      }
+    }
+    if (isPutTogether && protocol === PppProtocol.multilink) {
+      this.counters.count('multilink-nested')
+    } else if (protocol === PppProtocol.ipv4 || protocol === PppProtocol.ipv6) {
       if (this.#dataPath?.isPlainAllowed === false) this.#dropPlain()
       else this.#receiveIp(protocol, at + headerBytes, lengthBytes - headerBytes)
     } else if (protocol === PppProtocol.compressed && this.#dataPath !== undefined) {
@@ -226,6 +282,12 @@ export class PppLink implements Link {
       case 'reset-requested':
         this.#dataPath?.reset()
         break
+      case 'link-up':
+        this.#bundling?.agreed(event.multilink, event.peerMruBytes)
+        break
+      case 'renegotiating':
+        this.#bundling?.leave()
+        break
       case 'ipv4-up':
         this.#ipv4 = event
         this.#connect()
@@ -247,11 +309,10 @@ export class PppLink implements Link {
         break
       case 'closed':
         this.#disconnect()
+        this.#bundling?.leave()
         this.#dataPath?.destroy()
         this.#driver.close()
         break
-      case 'link-up':
-      case 'renegotiating':
       case 'authenticate':
       case 'authorize':
       case 'pending':
@@ -270,7 +331,7 @@ export class PppLink implements Link {
     this.#port ??= this.#services.dataplane.attach({
       label: this.#owner.label,
       isUplink: this.#owner.isUplink,
-      sink: this.#carrier.sink,
+      sink: this.#bundling?.bundle ?? this.#carrier.sink,
       onLinkPacket: bytes => this.#owner.linkPacket(bytes),
     })
     this.#carrier.setMtu((this.#ipv4 ?? this.#ipv6)?.mtuBytes ?? 0)
@@ -297,6 +358,14 @@ export class PppLink implements Link {
     this.#ipv4Port = undefined
     this.#ipv6Port = undefined
   }
+}
+
+/** RFC 1661 §2: LCP, authentication and the like, which each link has for itself. */
+const firstLinkProtocol = 0xc000
+
+/** What belongs to the bundle as a whole, with or without the head of a fragment (RFC 1990 §3). */
+function isOfBundle(protocol: number): boolean {
+  return protocol !== 0 && protocol < firstLinkProtocol
 }
 
 function withoutCompression(settings: PppSettings): PppSettings {

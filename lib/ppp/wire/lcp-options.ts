@@ -20,10 +20,11 @@ export const rejectedLcpOptions = {
   selfDescribingPad: 10,
   numberedMode: 11,
   callback: 13,
-  maximumReceiveReconstructedUnit: 17,
-  shortSequenceNumberHeader: 18,
-  endpointDiscriminator: 19,
 } as const
+
+/** RFC 1990 §5.1: negotiated on links that may be bundled, rejected on all others. */
+export const multilinkOptions = { mrru: 17, short: 18, endpoint: 19 } as const
+export type MultilinkOptionName = keyof typeof multilinkOptions
 
 /** RFC 1661 §6.1: what holds when nothing is negotiated. */
 export const defaultMruBytes = 1500
