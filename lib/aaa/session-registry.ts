@@ -8,6 +8,7 @@ import { toHex } from '../core/bytes.ts'
 import type { Clock, WallClock } from '../core/clock.ts'
 import { systemWallClock } from '../core/clock.ts'
 import { DisconnectCause } from '../core/disconnect-cause.ts'
+import type { Ipv4Network, Ipv6Network } from '../core/ip-address.ts'
 import { type Logger, silentLogger } from '../core/log.ts'
 import { type RandomSource, randomBytes, systemRandom } from '../core/random.ts'
 import type { TimerWheel } from '../core/timers.ts'
@@ -58,6 +59,7 @@ export class SessionRegistry {
   readonly #perSource = new Map<string, number>()
   readonly #perProtocol = new Map<string, number>()
   readonly #observers = new Set<(event: SessionEvent) => void>()
+  readonly #changeObservers = new Set<(session: SessionStatus) => void>()
   #limits: SessionLimits
   #policies: AccessPolicies
   #filters: FilterCatalogue
@@ -115,6 +117,9 @@ export class SessionRegistry {
         policies: () => this.#policies,
         filters: () => this.#filters,
         timeouts: () => this.#limits,
+        changed: status => {
+          for (const observer of this.#changeObservers) observer(status)
+        },
         up: status => this.#tell({ type: 'up', session: status }),
         down: (status, cause, wasUp) => {
           this.#forget(session, source)
@@ -177,6 +182,27 @@ export class SessionRegistry {
   observe(observer: (event: SessionEvent) => void): () => void {
     this.#observers.add(observer)
     return () => this.#observers.delete(observer)
+  }
+
+  /** Tells when what holds for a session that is up has changed. */
+  observeChanges(observer: (session: SessionStatus) => void): () => void {
+    this.#changeObservers.add(observer)
+    return () => this.#changeObservers.delete(observer)
+  }
+
+  /** Networks behind the clients of sessions that are up. */
+  networks(): { readonly ipv4: Ipv4Network[]; readonly ipv6: Ipv6Network[] } {
+    const ipv4: Ipv4Network[] = []
+    const ipv6: Ipv6Network[] = []
+    for (const { state, authorization } of this.#sessions.values()) {
+      if (state !== 'up' || authorization === undefined) continue
+      const { ipv4Routes, ipv6Routes, delegatedIpv6Prefix, ipv6Prefix } = authorization
+      ipv4.push(...(ipv4Routes ?? []))
+      ipv6.push(...(ipv6Routes ?? []))
+      if (delegatedIpv6Prefix !== undefined) ipv6.push(delegatedIpv6Prefix)
+      if (ipv6Prefix !== undefined) ipv6.push(ipv6Prefix)
+    }
+    return { ipv4, ipv6 }
   }
 
   #refusalOf({ protocol, peerAddress }: CallDescription, source: string): Refusal | undefined {

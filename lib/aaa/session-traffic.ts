@@ -40,6 +40,7 @@ export class SessionTraffic {
 
   /** The session's packets pass here from now on. */
   bind(port: Port): void {
+    if (this.#port === port) return
     this.#port = port
     port.limit(this.#filter, this.#rates)
     this.#addRoutes(this.#routes)

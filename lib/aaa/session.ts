@@ -104,6 +104,7 @@ export interface SessionHost {
   policies(): AccessPolicies
   filters(): FilterCatalogue
   timeouts(): { readonly idleTimeoutMs: number; readonly sessionTimeoutMs: number }
+  changed(status: SessionStatus): void
   up(status: SessionStatus): void
   down(status: SessionStatus, cause: DisconnectCause, wasUp: boolean): void
 }
@@ -234,6 +235,7 @@ export class Session implements WheelEntry {
       this.#host.wheel.schedule(this, this.#nextDeadlineMs())
     }
     this.log.info({ event: 'session-changed', changed: Object.keys(change) }, 'session changed')
+    this.#host.changed(this.status())
     return undefined
   }
 

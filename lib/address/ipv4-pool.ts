@@ -92,6 +92,11 @@ export class Ipv4Pool {
     return index !== undefined && this.#allocator.release(index)
   }
 
+  /** Whether the address is in the ranges. */
+  holds(address: number): boolean {
+    return this.#indexOf(address) !== undefined
+  }
+
   isLeased(address: number): boolean {
     const index = this.#indexOf(address)
     return index === undefined ? this.#outside.has(address) : this.#allocator.isHeld(index)

@@ -124,9 +124,6 @@ auth:
 #     address: 10.87.0.50   # always this address
 #     groups: [staff]
 
-# What clients are given.
-addresses:
-  # The server's own address in the tunnels; without it the first of the first range.
 # Who may come in under which conditions, and with what. The first policy whose conditions hold decides;
 # users whose dialIn is policy need one that permits. Empty: every user may come in.
 # policies:
@@ -152,9 +149,18 @@ filters: {}
   # server: 10.87.0.1
   # Networks, ranges FROM-TO, or single addresses.
   ipv4: ${list(options.ipv4 ?? defaults.addresses.ipv4)}
+# What clients are given.
+addresses:
+  # The server's own address in the tunnels; without it the first of the first range.
   # Addresses inside the ranges that are never given out.
   exclude: ${list(defaults.addresses.exclude)}
   # Each session gets a /64 of this prefix (48 to 64 bits). Without it there is no IPv6.
+  # Pools with a name, which policies (give: {pool: staff}) and RADIUS (Framed-Pool) choose from; next goes on
+  # when one is used up.
+  # pools:
+  #   staff: {ipv4: [10.88.0.0/24], next: overflow}
+  #   overflow: {ipv4: [10.88.1.0/24]}
+  pools: {}
   ${optional('ipv6', options.ipv6Prefix, 'fd87:1234:5678::/48')}
   dns: ${list(options.dns ?? defaults.addresses.dns)}
   wins: ${list(defaults.addresses.wins)}

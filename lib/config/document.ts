@@ -83,6 +83,15 @@ const user = z
   })
   .meta({ description: 'A user who may dial in' })
 
+const poolName = z.string().min(1).max(64)
+
+const addressPool = z
+  .strictObject({
+    ipv4: z.array(field.ipv4Range).min(1).max(256),
+    next: poolName.optional().describe('The pool that goes on when this one is used up'),
+  })
+  .meta({ description: 'A pool of addresses' })
+
 export const documentSchema = z
   .strictObject({
     server: section('The server as a whole', {
@@ -277,6 +286,10 @@ export const documentSchema = z
         .describe('Addresses inside the ranges that are never given out'),
       ipv6: field.ipv6Prefix
         .optional()
+      pools: z
+        .record(poolName, addressPool)
+        .default({})
+        .describe('Pools with a name, for policies and RADIUS (Framed-Pool)'),
         .describe('Each session gets a /64 out of this prefix; absent: no IPv6'),
       dns: z.array(field.ipAddress).max(8).default([]).describe('DNS servers, best first'),
       wins: z.array(field.ipv4Address).max(2).default([]).describe('WINS servers, best first'),

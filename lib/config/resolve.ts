@@ -117,15 +117,20 @@ export interface Config {
   }
   /** Absent: the users are those of the database. */
   readonly users?: readonly UserConfig[]
-  readonly addresses: {
-    /** Host order. */
   /** In their order. */
   readonly policies: readonly Policy[]
   readonly filters: ReadonlyMap<string, readonly FilterRule[]>
     readonly server: number
     readonly ipv4: readonly Ipv4Range[]
+  readonly addresses: {
+    /** Host order. */
     readonly exclude: readonly Ipv4Range[]
     readonly ipv6?: Ipv6Network
+    /** By name. */
+    readonly pools: ReadonlyMap<
+      string,
+      { readonly ranges: readonly Ipv4Range[]; readonly next?: string }
+    >
     /** Host order. */
     readonly dnsIpv4: readonly number[]
     readonly dnsIpv6: readonly Uint8Array[]
@@ -229,6 +234,12 @@ export function resolveConfig(document: ConfigDocument): Config {
       ipv4: addresses.ipv4,
     policies: document.policies.map(resolvePolicy),
     filters: resolveFilters(document.filters),
+      pools: new Map(
+        Object.entries(addresses.pools).map(([name, { ipv4, next }]) => [
+          name,
+          { ranges: ipv4, ...(next !== undefined && { next }) },
+        ]),
+      ),
       exclude: addresses.exclude,
       ...(addresses.ipv6 !== undefined && { ipv6: addresses.ipv6 }),
       dnsIpv4: addresses.dns.flatMap(dns => (dns.family === 4 ? [dns.address] : [])),
@@ -280,17 +291,29 @@ export function checkTogether(
     if (other >= 0) {
       report(['addresses', 'ipv4', i], `expected a range apart from addresses.ipv4[${other}]`)
     }
-    if (range.first >>> 24 === 0 || range.last >>> 24 >= 224 || holdsLoopback(range)) {
+    if (!isUnicast(range)) report(['addresses', 'ipv4', i], unicastExpected)
+  })
+  const ranges = [...addresses.ipv4]
+  for (const [name, pool] of Object.entries(addresses.pools)) {
+    pool.ipv4.forEach((range, i) => {
+      const path = ['addresses', 'pools', name, 'ipv4', i] as const
+      if (ranges.some(({ first, last }) => first <= range.last && range.first <= last)) {
+        report(path, 'expected a range apart from those of the other pools')
+      }
+      if (!isUnicast(range)) report(path, unicastExpected)
+      ranges.push(range)
+    })
+    if (pool.next !== undefined && !Object.hasOwn(addresses.pools, pool.next)) {
+      report(['addresses', 'pools', name, 'next'], 'expected the name of one of addresses.pools')
+    }
+  }
+  document.policies.forEach(({ give }, i) => {
+    if (give.pool !== undefined && !Object.hasOwn(addresses.pools, give.pool)) {
       report(
-        ['addresses', 'ipv4', i],
-        'expected unicast addresses, none of 0/8, 127/8 or above 223',
+        ['policies', i, 'give', 'pool'],
+        `expected the name of one of addresses.pools, not "${give.pool}"`,
       )
     }
-  })
-  const names = new Map<string, number>()
-  const fixed = new Map<number, number>()
-  users.forEach((user, i) => {
-  document.policies.forEach(({ give }, i) => {
     const named = { filter: give.filter, quarantine: give.quarantine?.filter }
     for (const [key, filter] of Object.entries(named)) {
       if (filter === undefined || Object.hasOwn(document.filters, filter)) continue
@@ -300,6 +323,9 @@ export function checkTogether(
     const key = user.name.toLowerCase()
     const sameName = names.get(key)
     if (sameName !== undefined) {
+  const names = new Map<string, number>()
+  const fixed = new Map<number, number>()
+  users.forEach((user, i) => {
       report(['users', i, 'name'], `expected a name of its own; users[${sameName}] has this one`)
     }
     names.set(key, sameName ?? i)
@@ -355,3 +381,9 @@ function firstUsable(ranges: readonly Ipv4Range[]): number {
 function holdsLoopback(range: Ipv4Range): boolean {
   return range.first >>> 24 <= 127 && range.last >>> 24 >= 127
 }
+const unicastExpected = 'expected unicast addresses, none of 0/8, 127/8 or above 223'
+
+function isUnicast(range: Ipv4Range): boolean {
+  return range.first >>> 24 !== 0 && range.last >>> 24 < 224 && !holdsLoopback(range)
+}
+

@@ -4,9 +4,11 @@
  */
 import type { Authenticator, Authorization } from '../aaa/authenticator.ts'
 import type { Session, SessionUsage } from '../aaa/session.ts'
+import type { ProofFacts } from '../aaa/policy/access-policies.ts'
 import { isRefusal, type SessionRegistry } from '../aaa/session-registry.ts'
 import { DhcpResponder } from '../address/dhcp-responder.ts'
-import type { Ipv4Pool } from '../address/ipv4-pool.ts'
+import type { Ipv4Lease } from '../address/ipv4-pool.ts'
+import type { Ipv4Leases } from '../address/ipv4-pools.ts'
 import type { Ipv6Pool } from '../address/ipv6-pool.ts'
 import type { ClientAuthorities } from '../certificates/client-authorities.ts'
 import type { Config, SiteConfig } from '../config.ts'
@@ -80,6 +82,10 @@ class Ikev2Call implements AcceptedCall {
 
   constructor(path: Path, sessionId: string, services: Ikev2CallServices) {
     this.#path = path
+  /** Ours to give back; a prefix of the authorization is not. */
+  #isIpv6Leased = false
+  /** Names of the peer's own, once it was found good. */
+  #certificate: ProofFacts['certificate']
     this.#services = services
     this.settings = { ...services.settings, sessionId }
     this.limits = services.limits
@@ -210,12 +216,27 @@ class Ikev2Call implements AcceptedCall {
     if (session === undefined) return
     const verdict = this.#decide(event, session)
     if (verdict.type === 'refuse') {
+    if (!(verdict instanceof Promise)) {
+      this.#answerGrant(event, session, verdict)
+      return
+    }
+    verdict
+      .then(later => {
+        if (!this.#isOver) this.#answerGrant(event, session, later)
+      })
+      .catch((error: unknown) => {
+        session.log.error({ event: 'call-fault', reason: messageOf(error) }, 'call fault')
+        this.#close('nas-error', 'address')
+      })
+  }
+
+  #answerGrant(event: EventOf<'need-grant'>, session: Session, verdict: GrantVerdict): void {
       session.log.info({ event: 'call-refused', cause: verdict.cause }, 'call refused')
     }
     this.#connection?.handle({ type: 'grant-verdict', ticket: event.ticket, verdict })
   }
 
-  #decide(event: EventOf<'need-grant'>, session: Session): GrantVerdict {
+  #decide(event: EventOf<'need-grant'>, session: Session): GrantVerdict | Promise<GrantVerdict> {
     const { config, sessions } = this.#services
     const { idleTimeoutSeconds } = config.ikev2
     const authorization: Authorization = {
@@ -230,8 +251,15 @@ class Ikev2Call implements AcceptedCall {
         }
       }
     }
-    const refusal = session.authorize(authorization)
-    if (refusal !== undefined) return { type: 'refuse', cause: refusal.cause }
+    const refusal = session.authorize(authorization, {
+      loginName: event.userName,
+      ...(event.authenticatedBy !== 'resumption' && { method: event.authenticatedBy }),
+      ...(this.#certificate !== undefined && { certificate: this.#certificate }),
+    })
+    if (refusal !== undefined) {
+      session.log.info({ event: 'not-authorized', reason: refusal.reason }, 'not authorized')
+      return { type: 'refuse', cause: refusal.cause }
+    }
     if (event.authenticatedBy === 'psk') {
       this.#site = config.ikev2.sites.find(site =>
         isSameIdentity(identityOf(site.identity), event.identity),
@@ -239,37 +267,54 @@ class Ikev2Call implements AcceptedCall {
     }
     const site = this.#site
     if (site !== undefined) return { type: 'grant', grant: siteGrant(site) }
-    if (event.configuration === undefined) return { type: 'refuse', cause: 'not-authorized' }
-    return this.#lease(event.configuration, authorization)
+    const { configuration } = event
+    if (configuration === undefined) return { type: 'refuse', cause: 'not-authorized' }
+    return this.#lease(configuration, session.authorization ?? authorization)
   }
 
   #lease(
     wanted: NonNullable<EventOf<'need-grant'>['configuration']>,
-    { userName, ipv4Address }: Authorization,
-  ): GrantVerdict {
-    const { config, ipv4Pool, ipv6Pool } = this.#services
-    const { addresses } = config
-    if (wanted.wantsIpv4) {
-      const lease = ipv4Pool.lease({
-        userName,
-        requestedAddress: addresses.isRequestable ? (wanted.ipv4Address ?? 0) : 0,
-        ...(ipv4Address !== undefined && { fixedAddress: ipv4Address }),
-      })
-      if (lease.type === 'leased') this.#ipv4 = lease.address
+    given: Authorization,
+  ): GrantVerdict | Promise<GrantVerdict> {
+    if (!wanted.wantsIpv4) return this.#offer(wanted.wantsIpv6, given)
+    const { config, ipv4Pool } = this.#services
+    const { userName, ipv4Address, ipv4Pool: poolName } = given
+    const lease = ipv4Pool.lease({
+      userName,
+      requestedAddress: config.addresses.isRequestable ? (wanted.ipv4Address ?? 0) : 0,
+      ...(poolName !== undefined && { poolName }),
+      ...(ipv4Address !== undefined && { fixedAddress: ipv4Address }),
+    })
+    const take = (one: Ipv4Lease): GrantVerdict => {
+      if (one.type === 'leased') {
+        if (this.#isOver) ipv4Pool.release(one.address)
+        else this.#ipv4 = one.address
+      }
+      return this.#isOver
+        ? { type: 'refuse', cause: 'no-address' }
+        : this.#offer(wanted.wantsIpv6, given)
     }
-    if (wanted.wantsIpv6) this.#ipv6 = ipv6Pool?.lease(userName)
+    return lease instanceof Promise ? lease.then(take) : take(lease)
+  }
+
+  #offer(wantsIpv6: boolean, given: Authorization): GrantVerdict {
+    const { addresses } = this.#services.config
+    if (wantsIpv6) {
+      this.#isIpv6Leased = given.ipv6Prefix === undefined
+      this.#ipv6 = given.ipv6Prefix ?? this.#services.ipv6Pool?.lease(given.userName)
+    }
     if (this.#ipv4 === undefined && this.#ipv6 === undefined) {
       return { type: 'refuse', cause: 'no-address' }
     }
     const grant: Grant = {
       ...(this.#ipv4 !== undefined && {
         ipv4Address: this.#ipv4,
-        ipv4Dns: addresses.dnsIpv4,
-        ipv4Nbns: addresses.winsIpv4,
+        ipv4Dns: given.dnsIpv4 ?? addresses.dnsIpv4,
+        ipv4Nbns: given.winsIpv4 ?? addresses.winsIpv4,
       }),
       ...(this.#ipv6 !== undefined && {
         ipv6Address: hostOf(this.#ipv6),
-        ipv6Dns: addresses.dnsIpv6,
+        ipv6Dns: given.dnsIpv6 ?? addresses.dnsIpv6,
       }),
       ...(addresses.domain !== undefined && { dnsDomains: [addresses.domain] }),
       localSelectors: this.#reachable(),
@@ -313,6 +358,7 @@ class Ikev2Call implements AcceptedCall {
       else port.addIpv6(network.address, network.prefixLength)
     }
     connection.tunnel.connect(port)
+    session.bind(port)
     session.log.debug(
       {
         event: 'ike-established',
@@ -345,7 +391,7 @@ class Ikev2Call implements AcceptedCall {
     this.#session?.end(cause)
     this.#port?.detach()
     if (this.#ipv4 !== undefined) ipv4Pool.release(this.#ipv4)
-    if (this.#ipv6 !== undefined) ipv6Pool?.release(this.#ipv6)
+    if (this.#ipv6 !== undefined && this.#isIpv6Leased) ipv6Pool?.release(this.#ipv6)
   }
 }
 

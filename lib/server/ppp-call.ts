@@ -2,12 +2,14 @@
  * One answered PPP call, from the tunnel's first frame to its one disconnect cause: who it is, what
  * they are given, and that everything is taken back when it ends.
  */
-import type { Authenticator, CallContext, Verdict } from '../aaa/authenticator.ts'
+import type { Authenticator, Authorization, CallContext, Verdict } from '../aaa/authenticator.ts'
+import type { ProofFacts } from '../aaa/policy/access-policies.ts'
 import type { Session } from '../aaa/session.ts'
 import { isRefusal, type SessionRegistry } from '../aaa/session-registry.ts'
 import { userKey } from '../aaa/users/user-store.ts'
 import { DhcpResponder, type DhcpSettings } from '../address/dhcp-responder.ts'
-import type { Ipv4Pool } from '../address/ipv4-pool.ts'
+import type { Ipv4Lease } from '../address/ipv4-pool.ts'
+import type { Ipv4Leases } from '../address/ipv4-pools.ts'
 import type { Ipv6Pool } from '../address/ipv6-pool.ts'
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
 import { InvariantError, messageOf } from '../core/errors.ts'
@@ -18,6 +20,7 @@ import type { EapConversationMaker } from '../eap/conversation.ts'
 import type { Carrier, Link, LinkFactory } from '../ppp/carrier.ts'
 import type { Ipv4Up, Ipv6Up, PppEvent } from '../ppp/event.ts'
 import type { AuthenticationProtocol, CompressionSettings, ServerNetwork } from '../ppp/settings.ts'
+import { CallCompression } from './call-compression.ts'
 import { Ipv6Link } from './ipv6-link.ts'
 import { type LinkServices, PppLink, type PppLinkOwner } from './ppp-link.ts'
 
@@ -27,7 +30,7 @@ export interface CallServices extends LinkServices {
   readonly authenticator: Authenticator
   /** Begins EAP conversations: ours or relayed. Absent: no EAP over PPP. */
   readonly eap?: EapConversationMaker
-  readonly ipv4Pool: Ipv4Pool
+  readonly ipv4Pool: Ipv4Leases
   readonly ipv6Pool: Ipv6Pool | undefined
   readonly settings: CallSettings
 }
@@ -50,6 +53,14 @@ export interface CallSettings {
   /** What clients are told that ask by DHCPINFORM; absent: nothing. */
   readonly dhcp?: DhcpSettings
 }
+
+/** What policies call each kind of proof. */
+const policyMethods = {
+  pap: 'pap',
+  'chap-md5': 'chap',
+  mschapv2: 'mschapv2',
+  'mschapv2-change-password': 'mschapv2',
+} as const
 
 /** How long a client may take to name the address that it wants before it gets any, ms. */
 const requestWaitMs = 2000
@@ -77,9 +88,11 @@ class PppCall implements PppLinkOwner, WheelEntry {
   #isOver = false
   /** Why we end a call whose proof was good. */
   #refusal: DisconnectCause | undefined
-  #fixedIpv4: number | undefined
+  #usesEap = false
   #ipv4: number | undefined
   #ipv6: Ipv6Network | undefined
+  /** Ours to give back; a prefix of the authorization is not. */
+  #isIpv6Leased = false
   #hasNetwork = false
   #ipv6Link: Ipv6Link | undefined
   #dhcp: DhcpResponder | undefined
@@ -98,7 +111,12 @@ class PppCall implements PppLinkOwner, WheelEntry {
           eap: lowerLayer => eap({ ...lowerLayer, call: this.#callContext() }),
         }),
         mruBytes: Math.min(carrier.mruBytes, settings.mtuBytes),
-        ...(settings.compression !== undefined && { compression: settings.compression }),
+        ...(settings.compression !== undefined && {
+          compression: new CallCompression(
+            settings.compression,
+            () => this.#session?.authorization,
+          ),
+        }),
       },
       services,
       this,
@@ -133,7 +151,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
         break
       case 'authorize': {
         const { attempt, authorization } = event
-        const verdict = this.#authorize({ type: 'accept', authorization })
+        const verdict = this.#authorize({ type: 'accept', authorization }, { method: 'eap' })
         this.#link.handle({ type: 'verdict', attempt, verdict })
         break
       }
@@ -150,6 +168,9 @@ class PppCall implements PppLinkOwner, WheelEntry {
         this.#session?.log.debug({ event: 'identification', text: event.text }, 'client identified')
         break
       case 'link-up':
+        this.#usesEap = event.authentication === 'eap'
+        this.#session?.log.debug({ ...event, event: event.type }, event.type)
+        break
       case 'renegotiating':
         this.#session?.log.debug({ ...event, event: event.type }, event.type)
         break
@@ -178,6 +199,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
 
   openIpv4(port: Port, up: Ipv4Up): void {
     port.addIpv4(up.peerAddress)
+    this.#session?.bind(port)
     const { dhcp } = this.#services.settings
     if (dhcp !== undefined)
       this.#dhcp = new DhcpResponder(dhcp, up.peerAddress, this.#link.counters)
@@ -188,6 +210,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
     const prefix = this.#ipv6
     if (prefix === undefined) throw new InvariantError('IPv6 opened without a prefix')
     port.addIpv6(prefix.address, prefix.prefixLength)
+    this.#session?.bind(port)
     this.#up({ ipv6: prefix })
     this.#ipv6Link?.close()
     this.#ipv6Link = new Ipv6Link(
@@ -195,7 +218,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
         interfaceId: up.localIdentifier,
         prefix,
         mtuBytes: up.mtuBytes,
-        dnsServers: this.#services.settings.dnsIpv6,
+        dnsServers: this.#session?.authorization?.dnsIpv6 ?? this.#services.settings.dnsIpv6,
       },
       this.#services,
       packet => this.#link.transmit(packet),
@@ -222,20 +245,24 @@ class PppCall implements PppLinkOwner, WheelEntry {
 
   #judge(event: Extract<PppEvent, { type: 'authenticate' }>): void {
     const { attempt, userName, proof } = event
-    const { protocol, peerAddress } = this.#carrier
-    const call = { protocol, peerAddress, sessionId: this.#session?.id ?? '' }
     this.#services.authenticator
       .authenticate({ userName, proof, call: this.#callContext() })
       .then(verdict => {
         // The call may have ended while its user was looked up.
         if (!this.#isOver) {
-          this.#link.handle({ type: 'verdict', attempt, verdict: this.#authorize(verdict) })
+          const method = this.#usesEap ? 'eap' : policyMethods[proof.method]
+          const decided = this.#authorize(verdict, { loginName: userName, method })
+          this.#link.handle({ type: 'verdict', attempt, verdict: decided })
         }
       })
-      .catch((error: unknown) => {
-        this.#session?.log.error({ event: 'call-fault', reason: messageOf(error) }, 'call fault')
-        if (!this.#isOver) this.#link.handle({ type: 'close', cause: 'nas-error' })
-      })
+      .catch((error: unknown) => this.#onFault(error))
+  }
+
+  #onFault(error: unknown): void {
+    this.#session?.log.error({ event: 'call-fault', reason: messageOf(error) }, 'call fault')
+    if (!this.#isOver) this.#link.handle({ type: 'close', cause: 'nas-error' })
+  }
+
   /** EAP has computed or asked what it needs; the call may have ended meanwhile. */
   #wake({ ticket, settled }: Extract<PppEvent, { type: 'pending' }>): void {
     settled.then(() => {
@@ -243,10 +270,8 @@ class PppCall implements PppLinkOwner, WheelEntry {
     })
   }
 
-  }
-
   /** A good proof may still not come in. */
-  #authorize(verdict: Verdict): Verdict {
+  #authorize(verdict: Verdict, facts: ProofFacts): Verdict {
     const session = this.#session
     if (verdict.type === 'reject' || session === undefined) return verdict
     const { authorization } = verdict
@@ -256,13 +281,12 @@ class PppCall implements PppLinkOwner, WheelEntry {
       this.#refusal = 'not-authorized'
       return { type: 'reject', reason: 'no-dial-in', canRetry: false }
     }
-    const refusal = session.authorize(authorization)
+    const refusal = session.authorize(authorization, facts)
     if (refusal !== undefined) {
       session.log.info({ event: 'call-refused', reason: refusal.reason }, 'call refused')
       this.#refusal = refusal.cause
-      return { type: 'reject', reason: 'no-dial-in', canRetry: false }
+      return { type: 'reject', reason: refusal.reject ?? 'no-dial-in', canRetry: false }
     }
-    this.#fixedIpv4 = authorization.ipv4Address
     return verdict
   }
 
@@ -280,7 +304,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
     }
     if (this.#hasNetwork) return
     const { settings, wheel, clock } = this.#services
-    if (settings.isRequestable && this.#fixedIpv4 === undefined) {
+    if (settings.isRequestable && this.#session?.authorization?.ipv4Address === undefined) {
       wheel.schedule(this, clock.nowMs() + requestWaitMs)
     } else {
       this.#give(0)
@@ -290,17 +314,37 @@ class PppCall implements PppLinkOwner, WheelEntry {
   #give(requestedAddress: number): void {
     if (this.#hasNetwork || this.#isOver) return
     this.#hasNetwork = true
-    const { settings, ipv4Pool, ipv6Pool, wheel } = this.#services
+    const { ipv4Pool, wheel } = this.#services
     wheel.cancel(this)
-    const userName = this.#session?.userName ?? ''
-    const fixedAddress = this.#fixedIpv4
+    const { userName, ipv4Address, ipv4Pool: poolName } = this.#given
     const lease = ipv4Pool.lease({
       userName,
       requestedAddress,
-      ...(fixedAddress !== undefined && { fixedAddress }),
+      ...(poolName !== undefined && { poolName }),
+      ...(ipv4Address !== undefined && { fixedAddress: ipv4Address }),
     })
+    if (!(lease instanceof Promise)) {
+      this.#onLease(lease)
+      return
+    }
+    lease
+      .then(later => {
+        if (!this.#isOver) this.#onLease(later)
+        else if (later.type === 'leased') ipv4Pool.release(later.address)
+      })
+      .catch((error: unknown) => this.#onFault(error))
+  }
+
+  get #given(): Authorization {
+    return this.#session?.authorization ?? { userName: '' }
+  }
+
+  #onLease(lease: Ipv4Lease): void {
+    const { settings, ipv6Pool } = this.#services
+    const { userName, ipv6Prefix, dnsIpv4, winsIpv4 } = this.#given
     if (lease.type === 'leased') this.#ipv4 = lease.address
-    this.#ipv6 = ipv6Pool?.lease(userName)
+    this.#isIpv6Leased = ipv6Prefix === undefined
+    this.#ipv6 = ipv6Prefix ?? ipv6Pool?.lease(userName)
     if (this.#ipv4 === undefined && this.#ipv6 === undefined) {
       const detail = lease.type === 'refused' ? `IPv4 address: ${lease.reason}` : ''
       this.#link.handle({ type: 'close', cause: 'no-address', detail })
@@ -313,8 +357,8 @@ class PppCall implements PppLinkOwner, WheelEntry {
           : {
               localAddress: settings.serverIpv4,
               peerAddress: this.#ipv4,
-              dns: settings.dnsIpv4,
-              wins: settings.winsIpv4,
+              dns: dnsIpv4 ?? settings.dnsIpv4,
+              wins: winsIpv4 ?? settings.winsIpv4,
             },
       ipv6: this.#ipv6 === undefined ? null : {},
     }
@@ -336,7 +380,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
     wheel.cancel(this)
     this.#ipv6Link?.close()
     if (this.#ipv4 !== undefined) ipv4Pool.release(this.#ipv4)
-    if (this.#ipv6 !== undefined) ipv6Pool?.release(this.#ipv6)
+    if (this.#ipv6 !== undefined && this.#isIpv6Leased) ipv6Pool?.release(this.#ipv6)
     const dropped = { ...this.#link.counters.toJSON(), ...this.#link.dataPathCounters }
     this.#session?.log.debug(
       { event: 'ppp-closed', detail, dropped, droppedIpPackets: this.#link.droppedIpPackets },

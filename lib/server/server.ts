@@ -13,7 +13,7 @@ import { Ipv4Pool, networksOf } from '../address/ipv4-pool.ts'
 import { Ipv6Pool } from '../address/ipv6-pool.ts'
 import { readLeases, writeLeases } from '../address/lease-file.ts'
 import { ensureStateDirectory } from '../config/state-directory.ts'
-import type { AuthMethodName, Config } from '../config.ts'
+import type { AuthMethodName, Config, Ipv4Range } from '../config.ts'
 import { systemClock } from '../core/clock.ts'
 import { messageOf } from '../core/errors.ts'
 import type { Logger } from '../core/log.ts'
@@ -89,6 +89,7 @@ export class Server {
   readonly #forwarding: Forwarding | undefined
   readonly #services: Mutable<CallServices>
   readonly #leaseWriter: WheelEntry
+  readonly #ipv4Pools: Ipv4Pools
   readonly #onDeviceLost: (reason: string) => void
   #config: Config
   #users: UserStore
@@ -100,6 +101,9 @@ export class Server {
   #ikev2: Ikev2Service | undefined
   #forwardingStatus: ForwardingStatus | undefined
   #isStopped = false
+  /** Changes of routes, one after the other. */
+  #routing: Promise<void> = Promise.resolve()
+  #routedText = comparable({ ipv4: [], ipv6: [] })
 
   /** Opens the TUN device; throws ConfigError, StoreError or TunError. */
   constructor(config: Config, log: Logger, onDeviceLost: (reason: string) => void) {
@@ -123,30 +127,34 @@ export class Server {
     this.#tun = isKernel ? new TunInterface(this.#dataplane.status().tunName) : undefined
     this.#forwarding = isKernel ? new Forwarding() : undefined
     this.#services = {
+    this.#ipv4Pools = new Ipv4Pools({
+      ranges: config.addresses.ipv4,
+      pools: config.addresses.pools,
+      exclude: config.addresses.exclude,
+      serverAddress: config.addresses.server,
+      reserved: () => this.#users.fixedAddresses(),
+      isRequestable: config.addresses.isRequestable,
+    })
       dataplane: this.#dataplane,
       clock: this.#clock,
       wheel: this.#wheel,
       random: systemRandom,
       sessions: this.#sessions,
       authenticator: this.#makeAuthenticator(),
-      ipv4Pool: new Ipv4Pool({
-        ranges: config.addresses.ipv4,
-        exclude: config.addresses.exclude,
-        serverAddress: config.addresses.server,
-        reserved: () => this.#users.fixedAddresses(),
-        isRequestable: config.addresses.isRequestable,
-      }),
+      ipv4Pool: this.#ipv4Pools,
       ipv6Pool: config.addresses.ipv6 && new Ipv6Pool(config.addresses.ipv6),
       settings: callSettings(config),
     }
     const { ipv4, ipv6 } = readLeases(this.#leasePath)
-    this.#services.ipv4Pool.restore(ipv4)
+    this.#ipv4Pools.restore(ipv4)
     this.#services.ipv6Pool?.restore(ipv6)
     this.#leaseWriter = { onDeadline: () => this.#writeLeases() }
     this.#sessions.observe(() => {
       this.#wheel.schedule(this.#leaseWriter, this.#clock.nowMs() + leaseWriteDelayMs)
     })
+      this.#routeSessions()
   }
+    this.#sessions.observeChanges(() => this.#routeSessions())
 
   /** Addresses, routes, forwarding, listeners. What was done is undone when a step fails. */
   async start(): Promise<void> {
@@ -299,6 +307,7 @@ export class Server {
     this.#ipsec?.close()
     this.#dataplane.flush()
     await this.#attempt('forwarding', () => this.#forwarding?.revert())
+    await this.#routing
     await this.#attempt('tun', () => this.#tun?.teardown())
     this.#dataplane.stop()
     this.#wheel.stop()
@@ -312,20 +321,36 @@ export class Server {
   }
 
   async #configureTun(): Promise<void> {
+  /** Networks behind clients are routed to the TUN device while their sessions are up. */
+  #routeSessions(): void {
+    const networks = this.#sessions.networks()
+    const text = comparable(networks)
+    if (text === this.#routedText || this.#isStopped) return
+    this.#routedText = text
+    this.#routing = this.#routing
+      .then(() => (this.#isStopped ? undefined : this.#configureTun()))
+      .catch((error: unknown) => {
+        this.#log.warn({ event: 'route-failed', reason: messageOf(error) }, 'not routed')
+      })
+  }
+
     const { addresses, ikev2, tun } = this.#config
     const sites = ikev2.isEnabled ? ikev2.sites.flatMap(site => site.remoteNetworks) : []
+    const framed = this.#sessions.networks()
     await this.#tun?.configure({
       mtuBytes: tun.mtuBytes,
       serverIpv4: addresses.server,
       serverIpv6: serverIpv6(this.#config),
       ipv4Networks: [
-        ...addresses.ipv4.flatMap(networksOf),
+        ...clientRanges(this.#config).flatMap(networksOf),
         ...sites.filter(network => network.family === 4),
       ],
+        ...framed.ipv4,
       ipv6Networks: [
         ...(addresses.ipv6 === undefined ? [] : [addresses.ipv6]),
         ...sites.filter(network => network.family === 6),
       ],
+        ...framed.ipv6,
     })
   }
 
@@ -334,7 +359,7 @@ export class Server {
     this.#forwardingStatus = await this.#forwarding?.apply({
       tunName: this.#dataplane.status().tunName,
       access,
-      ipv4Networks: addresses.ipv4.flatMap(networksOf),
+      ipv4Networks: clientRanges(this.#config).flatMap(networksOf),
       hasIpv6: addresses.ipv6 !== undefined,
       natInterface: nat.isEnabled ? (nat.interface ?? 'auto') : undefined,
     })
@@ -417,10 +442,10 @@ export class Server {
   }
 
   #writeLeases(): void {
-    const { ipv4Pool, ipv6Pool } = this.#services
+    const { ipv6Pool } = this.#services
     try {
       writeLeases(this.#leasePath, {
-        ipv4: ipv4Pool.history(),
+        ipv4: this.#ipv4Pools.history(),
         ipv6: ipv6Pool?.history() ?? [],
       })
     } catch (error) {
@@ -441,6 +466,11 @@ export class Server {
 type Mutable<T> = { -readonly [K in keyof T]: T[K] }
 
 function openUsers(config: Config): UserStore {
+/** All that clients may be given. */
+function clientRanges({ addresses }: Config): readonly Ipv4Range[] {
+  return [...addresses.ipv4, ...[...addresses.pools.values()].flatMap(({ ranges }) => ranges)]
+}
+
   return config.users === undefined
     ? SqliteUserStore.open(config.state.directory)
     : new ConfigUserStore(config.users)

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import t from 'tap'
 import { Ipv4Pool, type Ipv4PoolOptions, networksOf } from '../../lib/address/ipv4-pool.ts'
+import { Ipv4Pools } from '../../lib/address/ipv4-pools.ts'
 import { Ipv6Pool } from '../../lib/address/ipv6-pool.ts'
 import { readLeases, writeLeases } from '../../lib/address/lease-file.ts'
 import { InvariantError } from '../../lib/core/errors.ts'
@@ -241,3 +242,49 @@ t.test('each session gets a /64 of its own out of the prefix', async t => {
   t.equal(text(again.lease('carol')), 'fd00:1:2:ffff::/64')
   t.throws(() => new Ipv6Pool(prefix('fd00::/32')), InvariantError)
 })
+
+t.test(
+  'named pools give their own addresses, and the next goes on when one is used up',
+  async t => {
+    const pools = new Ipv4Pools({
+      ranges: [range('10.0.0.0', '10.0.0.255')],
+      serverAddress: 0x0a000001,
+      pools: new Map([
+        ['staff', { ranges: [range('10.1.0.1', '10.1.0.2')], next: 'more' }],
+        [
+          'more',
+          { ranges: [range('10.2.0.1', '10.2.0.1'), range('10.3.0.1', '10.3.0.1')], next: 'staff' },
+        ],
+      ]),
+    })
+    const lease = (userName: string, poolName?: string) => {
+      const answer = pools.lease({ userName, ...(poolName !== undefined && { poolName }) })
+      return answer.type === 'leased' ? formatIpv4(answer.address) : answer.reason
+    }
+    t.equal(lease('a'), '10.0.0.2')
+    t.same(
+      ['b', 'c', 'd', 'e', 'f'].map(name => lease(name, 'staff')),
+      ['10.1.0.1', '10.1.0.2', '10.2.0.1', '10.3.0.1', 'exhausted'],
+      'a circle of pools ends',
+    )
+    t.equal(lease('g', 'unknown'), 'exhausted', 'a name that there is not gives nothing')
+    t.equal(pools.leasedCount, 5)
+    t.ok(pools.release(0x0a020001))
+    t.notOk(pools.release(0x0a020001))
+    t.equal(lease('d', 'staff'), '10.2.0.1', 'its last user finds it again')
+    t.same(pools.lease({ userName: 'x', fixedAddress: 0x0a010001 }), {
+      type: 'refused',
+      reason: 'in-use',
+    })
+    t.ok(pools.release(0x0a010001))
+    t.match(pools.lease({ userName: 'x', fixedAddress: 0x0a010001 }), { type: 'leased' })
+    t.equal(lease('b', 'staff'), 'exhausted', 'a fixed address is given to nobody else')
+    const next = new Ipv4Pools({
+      ranges: [range('10.0.0.0', '10.0.0.255')],
+      serverAddress: 0x0a000001,
+      pools: new Map([['staff', { ranges: [range('10.1.0.0', '10.1.0.255')] }]]),
+    })
+    next.restore(pools.history())
+    t.match(next.lease({ userName: 'c', poolName: 'staff' }), { address: 0x0a010002 })
+  },
+)
