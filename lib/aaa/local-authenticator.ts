@@ -23,7 +23,6 @@ import type {
   AuthenticationMethod,
   AuthenticationRequest,
   Authenticator,
-  Authorization,
   MasterKeys,
   Proof,
   RejectReason,
@@ -31,6 +30,7 @@ import type {
 } from './authenticator.ts'
 import type { Lockout } from './lockout.ts'
 import { splitUserName } from './policy/user-name.ts'
+import { accountRefusal, authorizationOf } from './users/account.ts'
 import type { User, UserSecrets, UserStore } from './users/user-store.ts'
 
 export interface LocalAuthenticatorOptions {
@@ -140,7 +140,7 @@ export class LocalAuthenticator implements Authenticator {
 
   /** The proof holds; may this account come in? */
   #decide(user: User, proof: Proof, proven: Proven): Verdict {
-    const refusal = this.#refusal(user)
+    const refusal = accountRefusal(user, this.#wallClock.now())
     if (refusal !== undefined) return reject(refusal, false)
     const isChange = proof.method === 'mschapv2-change-password'
     const isExpired = this.#isPasswordExpired(user)
@@ -166,13 +166,6 @@ export class LocalAuthenticator implements Authenticator {
       ...(keys !== undefined && { keys }),
       ...(authenticatorResponse !== undefined && { authenticatorResponse }),
     }
-  }
-
-  #refusal(user: User): RejectReason | undefined {
-    if (user.isDisabled) return 'account-disabled'
-    const nowMs = this.#wallClock.now().getTime()
-    if (user.expires !== undefined && user.expires.getTime() <= nowMs) return 'account-expired'
-    return user.dialIn === 'deny' ? 'no-dial-in' : undefined
   }
 
   #isPasswordExpired(user: User): boolean {
@@ -260,19 +253,6 @@ function mschapv2Proven(
   return {
     keys: serverKeysOf(ntHash, ntResponse),
     authenticatorResponse: generateAuthenticatorResponse(exchange, ntHash, ntResponse),
-  }
-}
-
-function authorizationOf(user: User): Authorization {
-  const { ipv4Address, maxSessions, idleTimeoutMs, sessionTimeoutMs } = user
-  return {
-    userName: user.name,
-    ...(user.groups.length > 0 && { groups: user.groups }),
-    ...(user.dialIn === 'policy' && { isPolicyRequired: true }),
-    ...(ipv4Address !== undefined && { ipv4Address }),
-    ...(maxSessions !== undefined && { maxSessions }),
-    ...(idleTimeoutMs !== undefined && { idleTimeoutSeconds: idleTimeoutMs / 1000 }),
-    ...(sessionTimeoutMs !== undefined && { sessionTimeoutSeconds: sessionTimeoutMs / 1000 }),
   }
 }
 

@@ -1,26 +1,60 @@
-/** Authorities whose certificates let clients in, and the judgement of a client's chain. RFC 5280 §6. */
+/**
+ * Authorities whose certificates let clients in, and the judgement of a client's chain: RFC 5280 §6,
+ * RFC 4945 §5. Constraints of names and policies are not understood; where they are critical, the
+ * certificate is refused.
+ */
 import { createHash, type KeyObject, X509Certificate } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { equalBytes } from '../core/bytes.ts'
 import { CertificateError, messageOf } from '../core/errors.ts'
+import { type CertificateFields, certificateFields, KeyUsageBit } from './certificate-fields.ts'
+import { RevocationLists } from './revocation-lists.ts'
 
 /** id-kp-clientAuth, id-kp-ipsecIKE and anyExtendedKeyUsage (RFC 5280 §4.2.1.12, RFC 4945 §5.1.3.12). */
 const clientPurposes = ['1.3.6.1.5.5.7.3.2', '1.3.6.1.5.5.7.3.17', '2.5.29.37.0']
 const longestChain = 8
+/** Key usage, alternative name, basic constraints, extended key usage: all that we look at. */
+const understood = ['2.5.29.15', '2.5.29.17', '2.5.29.19', '2.5.29.37']
+
+/** Who the peer says that it is, outside of its certificate. */
+export type IdentityClaim =
+  /** A host name, a mail address, or whatever else is text. */
+  | { readonly type: 'name'; readonly text: string }
+  /** A subject, DER. */
+  | { readonly type: 'subject'; readonly der: Uint8Array }
 
 export type ClientJudgement =
-  | { readonly type: 'accept'; readonly publicKey: KeyObject; readonly userName: string }
+  | {
+      readonly type: 'accept'
+      readonly publicKey: KeyObject
+      /** The first of `names`. */
+      readonly userName: string
+      /** All that it names: mail addresses, DNS names, common name. */
+      readonly names: readonly string[]
+    }
   | { readonly type: 'reject'; readonly detail: string }
 
 export class ClientAuthorities {
   readonly #authorities: readonly X509Certificate[]
+  readonly #revoked: RevocationLists
 
-  constructor(authorities: readonly X509Certificate[]) {
+  constructor(
+    authorities: readonly X509Certificate[],
+    revoked: RevocationLists = new RevocationLists([]),
+  ) {
     this.#authorities = authorities
+    this.#revoked = revoked
   }
 
-  /** Reads PEM files. Throws CertificateError. */
-  static load(paths: readonly string[]): ClientAuthorities {
-    return new ClientAuthorities(paths.flatMap(readAuthorities))
+  /** Reads PEM files, and lists of revoked certificates (PEM or DER). Throws CertificateError. */
+  static load(
+    paths: readonly string[],
+    revocationLists: readonly string[] = [],
+  ): ClientAuthorities {
+    return new ClientAuthorities(
+      paths.flatMap(readAuthorities),
+      RevocationLists.load(revocationLists),
+    )
   }
 
   get isEmpty(): boolean {
@@ -38,9 +72,9 @@ export class ClientAuthorities {
 
   /**
    * Judges a chain of DER certificates, the client's own first. The user is whom the certificate
-   * names: mail address, else DNS name, else common name. There is no check for revocation.
+   * names: mail address, else DNS name, else common name. A claim must be one of its names too.
    */
-  judge(chain: readonly Uint8Array[], now: Date): ClientJudgement {
+  judge(chain: readonly Uint8Array[], now: Date, claim?: IdentityClaim): ClientJudgement {
     const reject = (detail: string) => ({ type: 'reject', detail }) as const
     let certificates: X509Certificate[]
     try {
@@ -55,11 +89,16 @@ export class ClientAuthorities {
       return reject('not-for-clients')
     }
     if (leaf.ca) return reject('is-authority')
+    const fields = certificateFields(leaf.raw)
+    if (fields === undefined) return reject('damaged')
+    if (fields.keyUsage !== undefined && !canSign(fields.keyUsage)) return reject('not-for-signing')
     const fault = this.#pathFault(leaf, issuers, now)
     if (fault !== undefined) return reject(fault)
-    const userName = nameOf(leaf)
+    const names = namesOf(leaf)
+    const [userName] = names
     if (userName === undefined) return reject('names-nobody')
-    return { type: 'accept', publicKey: leaf.publicKey, userName }
+    if (claim !== undefined && !isNamed(claim, fields, names)) return reject('other-identity')
+    return { type: 'accept', publicKey: leaf.publicKey, userName, names }
   }
 
   /** Walks up from the leaf until one of ours has signed. */
@@ -72,13 +111,22 @@ export class ClientAuthorities {
     for (let depth = 0; depth < longestChain; depth++) {
       if (new Date(current.validFrom) > now) return 'not-yet-valid'
       if (new Date(current.validTo) <= now) return 'expired'
-      const trusted = this.#authorities.find(authority => hasIssued(authority, current))
+      const fields = certificateFields(current.raw)
+      if (fields === undefined) return 'damaged'
+      if (!fields.criticalExtensions.every(identifier => understood.includes(identifier))) {
+        return 'critical-extension'
+      }
+      const below = current
+      const trusted = this.#authorities.find(authority => hasIssued(authority, below))
+      const next =
+        trusted ?? issuers.find(issuer => issuer !== below && issuer.ca && hasIssued(issuer, below))
+      if (next === undefined) return 'unknown-authority'
+      // RFC 5280 §6.3: only of a certificate whose signature holds.
+      const revoked = this.#revoked.fault(fields, next.publicKey, now)
+      if (revoked !== undefined) return revoked
       if (trusted !== undefined) {
         return new Date(trusted.validTo) <= now ? 'authority-expired' : undefined
       }
-      const below = current
-      const next = issuers.find(issuer => issuer !== below && issuer.ca && hasIssued(issuer, below))
-      if (next === undefined) return 'unknown-authority'
       current = next
     }
     return 'chain-too-long'
@@ -89,11 +137,29 @@ function hasIssued(issuer: X509Certificate, certificate: X509Certificate): boole
   return certificate.checkIssued(issuer) && certificate.verify(issuer.publicKey)
 }
 
-function nameOf(certificate: X509Certificate): string | undefined {
+/** RFC 4945 §5.1.3.2. */
+function canSign(keyUsage: number): boolean {
+  return (keyUsage & (KeyUsageBit.digitalSignature | KeyUsageBit.nonRepudiation)) !== 0
+}
+
+function namesOf(certificate: X509Certificate): string[] {
   const alternatives = certificate.subjectAltName ?? ''
-  const named = (kind: string) => new RegExp(`(?:^|, )${kind}:([^,"]+)`).exec(alternatives)?.[1]
+  const named = (kind: string) =>
+    [...alternatives.matchAll(new RegExp(`(?:^|, )${kind}:([^,"]+)`, 'g'))].map(
+      ([, name = '']) => name,
+    )
   const commonName = /^CN=(.+)$/m.exec(certificate.subject)?.[1]
-  return named('email') ?? named('DNS') ?? commonName
+  return [...named('email'), ...named('DNS'), ...(commonName === undefined ? [] : [commonName])]
+}
+
+function isNamed(
+  claim: IdentityClaim,
+  fields: CertificateFields,
+  names: readonly string[],
+): boolean {
+  if (claim.type === 'subject') return equalBytes(claim.der, fields.subject)
+  const text = claim.text.toLowerCase()
+  return names.some(name => name.toLowerCase() === text)
 }
 
 function readAuthorities(path: string): X509Certificate[] {

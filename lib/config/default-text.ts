@@ -55,6 +55,9 @@ ikev2:
   certificates: []
   # PEM files of authorities: who has a certificate of theirs comes in without a password.
   clientAuthorities: []
+  # Certificates that they have taken back (CRL), PEM or DER, read at start and at reload. When a list
+  # is past its next update, nobody of its issuer comes in until there is a new one.
+  revocationLists: []
   # MODP1024, SHA-1 and 3DES, for Windows clients that were not told better.
   legacyAlgorithms: ${defaults.ikev2.legacyAlgorithms}
   # ESP as IP protocol 50 where no NAT is between, which is slower, instead of UDP.

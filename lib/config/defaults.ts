@@ -28,6 +28,7 @@ export const defaults = {
     /** Empty: those of SSTP. */
     certificates: [],
     clientAuthorities: [],
+    revocationLists: [],
     legacyAlgorithms: false,
     plainEsp: false,
     sites: [],

@@ -157,6 +157,13 @@ export const documentSchema = z
         .describe(
           'PEM files with authorities: who has a certificate of theirs comes in without a password',
         ),
+      revocationLists: z
+        .array(field.absolutePath)
+        .max(64)
+        .default([...defaults.ikev2.revocationLists])
+        .describe(
+          'PEM or DER files of these authorities (CRL); when one is outdated, nobody of its issuer comes in',
+        ),
       legacyAlgorithms: z
         .boolean()
         .default(defaults.ikev2.legacyAlgorithms)

@@ -74,6 +74,8 @@ export interface Config {
     readonly certificates: readonly CertificateFiles[]
     /** PEM files; empty: no client certificates. */
     readonly clientAuthorities: readonly string[]
+    /** Files with certificates that authorities have taken back. */
+    readonly revocationLists: readonly string[]
     readonly acceptsLegacyAlgorithms: boolean
     readonly takesPlainEsp: boolean
     readonly sites: readonly SiteConfig[]
@@ -185,6 +187,7 @@ export function resolveConfig(document: ConfigDocument): Config {
       isEnabled: ikev2.enabled,
       certificates: ikev2.certificates,
       clientAuthorities: ikev2.clientAuthorities,
+      revocationLists: ikev2.revocationLists,
       acceptsLegacyAlgorithms: ikev2.legacyAlgorithms,
       takesPlainEsp: ikev2.plainEsp,
       sites: ikev2.sites.map(site => ({

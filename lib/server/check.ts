@@ -12,7 +12,7 @@ const dayMs = 86_400_000
 export function checkServer(config: Config): string[] {
   const now = systemWallClock.now()
   const notes = [...insecureChoices(config)]
-  ClientAuthorities.load(config.ikev2.clientAuthorities)
+  ClientAuthorities.load(config.ikev2.clientAuthorities, config.ikev2.revocationLists)
   for (const files of [...config.sstp.certificates, ...config.ikev2.certificates]) {
     const { notAfter } = loadCertificatePair(files, now)
     const days = Math.floor((notAfter.getTime() - now.getTime()) / dayMs)

@@ -6,6 +6,7 @@ import type { Authenticator, Authorization } from '../aaa/authenticator.ts'
 import type { Session, SessionUsage } from '../aaa/session.ts'
 import type { ProofFacts } from '../aaa/policy/access-policies.ts'
 import { isRefusal, type SessionRegistry } from '../aaa/session-registry.ts'
+import type { UserStore } from '../aaa/users/user-store.ts'
 import { DhcpResponder } from '../address/dhcp-responder.ts'
 import type { Ipv4Lease } from '../address/ipv4-pool.ts'
 import type { Ipv4Leases } from '../address/ipv4-pools.ts'
@@ -20,12 +21,13 @@ import type { Dataplane, Port } from '../dataplane/dataplane.ts'
 import type { IkeSaEvent } from '../ikev2/event.ts'
 import { identityOf, isSameIdentity } from '../ikev2/identity.ts'
 import type { IkeConnection, IkeSettings, TunnelLimits } from '../ikev2/ike-connection.ts'
-import type { CertificateVerdict, Grant, GrantVerdict } from '../ikev2/input.ts'
+import type { Grant, GrantVerdict } from '../ikev2/input.ts'
 import type { AcceptedCall, IkeCallFactory } from '../ikev2/listener.ts'
 import type { Path } from '../ikev2/path.ts'
 import { everything } from '../ikev2/traffic-selectors.ts'
 import type { TrafficSelector } from '../ikev2/wire/traffic-selector.ts'
 import { clientSelectors, dhcpSettings, selectorOf } from './client-networks.ts'
+import { judgeCertificate } from './ikev2-certificates.ts'
 import type { ResponderSettings } from './ikev2-settings.ts'
 
 /** What every call needs of the server; the parts that a reload changes are looked up each time. */
@@ -34,6 +36,8 @@ export interface Ikev2CallServices {
   readonly sessions: SessionRegistry
   readonly authenticator: Authenticator
   readonly authorities: ClientAuthorities
+  /** Absent: a certificate that is good lets in whomever it names. */
+  readonly users?: () => UserStore
   readonly ipv4Pool: Ipv4Pool
   readonly ipv6Pool: Ipv6Pool | undefined
   readonly wallClock: WallClock
@@ -194,18 +198,14 @@ class Ikev2Call implements AcceptedCall {
     })
   }
 
-  #judgeCertificate({ ticket, certificates }: EventOf<'verify-certificate'>): void {
-    if (this.#admitted() === undefined) return
-    const { authorities, wallClock } = this.#services
-    const judged = authorities.judge(certificates, wallClock.now())
-    const verdict: CertificateVerdict =
-      judged.type === 'reject'
-        ? judged
-        : {
-            type: 'accept',
-            publicKey: judged.publicKey,
-            authorization: { userName: judged.userName },
-          }
+  #judgeCertificate({ ticket, certificates, identity }: EventOf<'verify-certificate'>): void {
+    const session = this.#admitted()
+    if (session === undefined) return
+    const verdict = judgeCertificate(this.#services, certificates, identity)
+    if (verdict.type === 'reject') {
+      const { detail } = verdict
+      session.log.info({ event: 'certificate-refused', detail }, 'certificate refused')
+    }
     this.#connection?.handle({ type: 'certificate-verdict', ticket, verdict })
   }
 

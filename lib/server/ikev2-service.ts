@@ -1,4 +1,5 @@
 /** IKEv2 as the server runs it: the listener and what calls are answered with. */
+import type { UserStore } from '../aaa/users/user-store.ts'
 import type { CertificatePair } from '../certificates/certificate-pair.ts'
 import { ClientAuthorities } from '../certificates/client-authorities.ts'
 import type { Config } from '../config.ts'
@@ -20,18 +21,30 @@ export interface IkeParts {
 export function loadIkeParts(config: Config): IkeParts {
   return {
     certificates: loadIkeCertificates(config),
-    authorities: ClientAuthorities.load(config.ikev2.clientAuthorities),
+    authorities: ClientAuthorities.load(
+      config.ikev2.clientAuthorities,
+      config.ikev2.revocationLists,
+    ),
   }
 }
 
 export class Ikev2Service {
   readonly #listener: Ikev2Listener
+  readonly #users: (() => UserStore) | undefined
   #callServices: Ikev2CallServices
 
-  constructor(config: Config, parts: IkeParts, services: CallServices, ipsec: IpsecService) {
+  /** `users` are looked up when a certificate names one of them. */
+  constructor(
+    config: Config,
+    parts: IkeParts,
+    services: CallServices,
+    ipsec: IpsecService,
+    users?: () => UserStore,
+  ) {
     const { dataplane, clock, wheel, random } = services
     const { memory } = dataplane
-    this.#callServices = callServices(config, parts, services)
+    this.#users = users
+    this.#callServices = callServices(config, parts, services, users)
     this.#listener = new Ikev2Listener({
       sockets: ipsec.sockets,
       sender: ipsec.plane,
@@ -51,7 +64,7 @@ export class Ikev2Service {
 
   /** New calls are answered so; those that are up keep what they have. */
   reload(config: Config, parts: IkeParts, services: CallServices): void {
-    this.#callServices = callServices(config, parts, services)
+    this.#callServices = callServices(config, parts, services, this.#users)
   }
 
   async stop(): Promise<void> {
@@ -63,6 +76,7 @@ function callServices(
   config: Config,
   { certificates, authorities }: IkeParts,
   services: CallServices,
+  users: (() => UserStore) | undefined,
 ): Ikev2CallServices {
   const { random } = services
   return {
@@ -70,6 +84,7 @@ function callServices(
     sessions: services.sessions,
     authenticator: services.authenticator,
     authorities,
+    ...(users !== undefined && { users }),
     ipv4Pool: services.ipv4Pool,
     ipv6Pool: services.ipv6Pool,
     wallClock: systemWallClock,

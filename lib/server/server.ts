@@ -382,7 +382,13 @@ export class Server {
     this.#ipsec = ipsec
     if (ikev2.isEnabled) {
       const parts = loadIkeParts(this.#config)
-      this.#ikev2 = new Ikev2Service(this.#config, parts, this.#services, ipsec)
+      this.#ikev2 = new Ikev2Service(
+        this.#config,
+        parts,
+        this.#services,
+        ipsec,
+        () => this.#users,
+      )
     }
     if (l2tp.isEnabled) {
       const log = this.#log.child({ proto: 'l2tp' })

@@ -1,5 +1,7 @@
 /** Whole IKEv2 calls: our dialler, the listener, users, addresses, sites; no kernel. */
+import { execFileSync } from 'node:child_process'
 import { createHash, X509Certificate } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import t, { type Test } from 'tap'
 import { LocalAuthenticator } from '../../lib/aaa/local-authenticator.ts'
 import { Lockout } from '../../lib/aaa/lockout.ts'
@@ -28,6 +30,7 @@ import { IkeSockets } from '../../lib/ipsec/ike-sockets.ts'
 import { SaDatabase } from '../../lib/ipsec/sa-database.ts'
 import { clientSelectors } from '../../lib/server/client-networks.ts'
 import { type Ikev2CallServices, Ikev2Calls } from '../../lib/server/ikev2-call.ts'
+import { judgeCertificate } from '../../lib/server/ikev2-certificates.ts'
 import { Ikev2Dial } from '../../lib/server/ikev2-dial.ts'
 import { responderSettings, tunnelLimits } from '../../lib/server/ikev2-settings.ts'
 import { udp } from '../dataplane/packets.ts'
@@ -270,6 +273,61 @@ t.test('a split tunnel: selectors tell of it, and so does DHCP inside the tunnel
   const [answer] = client.memoryDevice.toHost
   t.match(toHex(answer ?? new Uint8Array(0)), /^4500.{20}0a5700010a57004d00430044/)
   t.match(toHex(answer ?? new Uint8Array(0)), /f90f080a0a57000120090909090a570001ff/)
+})
+
+/** A client of `name` and the PEM file of its authority, made with the openssl command. */
+function clientCertificate(folder: string, name: string) {
+  const openssl = (...args: string[]) =>
+    execFileSync('openssl', args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] })
+  const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
+  openssl(
+    ...['req', '-x509', ...key, '-subj', '/CN=ca', '-keyout', 'ca.key', '-out', 'ca.pem'],
+    ...['-addext', 'basicConstraints=critical,CA:true'],
+  )
+  openssl('req', ...key, '-subj', `/CN=${name}`, '-keyout', 'c.key', '-out', 'c.csr')
+  openssl(
+    ...['x509', '-req', '-in', 'c.csr', '-CA', 'ca.pem', '-CAkey', 'ca.key', '-CAcreateserial'],
+    ...['-out', 'c.pem'],
+  )
+  const chain = [Uint8Array.from(new X509Certificate(readFileSync(`${folder}/c.pem`)).raw)]
+  return { chain, authorityFile: `${folder}/ca.pem` }
+}
+
+t.test('a certificate lets in the user that it names, as that user', async t => {
+  const { chain, authorityFile } = clientCertificate(t.testdir(), 'pc7.example.net')
+  const { users } = parseConfig(
+    `
+users:
+  - {name: pc7.example.net, password: x, address: 10.87.0.70, groups: [machines], maxSessions: 1}
+  - {name: other, password: x}`,
+    'test',
+  )
+  const authorities = ClientAuthorities.load([authorityFile])
+  const wallClock = { now: () => new Date(Date.now() + 60_000) }
+  const judge = (identity: string, store = new ConfigUserStore(users ?? [])) =>
+    judgeCertificate({ authorities, wallClock, users: () => store }, chain, identityOf(identity))
+  t.match(judge('PC7.example.net'), {
+    type: 'accept',
+    authorization: {
+      ...{ userName: 'pc7.example.net', ipv4Address: 0x0a570046, maxSessions: 1 },
+      groups: ['machines'],
+    },
+  })
+  t.match(judge('10.1.2.3'), { type: 'accept' }, 'an address is no claim')
+  t.match(judge('other'), { type: 'reject', detail: 'other-identity' })
+  t.match(
+    judge('pc7.example.net', new ConfigUserStore([])),
+    { type: 'accept', authorization: { userName: 'pc7.example.net', ipv4Address: undefined } },
+    'a machine that is no user',
+  )
+  const [user] = users ?? []
+  const judgeAs = (changes: object) =>
+    judge('pc7.example.net', new ConfigUserStore(user ? [{ ...user, ...changes }] : []))
+  t.match(judgeAs({ dialIn: 'deny' }), { type: 'reject', detail: 'no-dial-in' })
+  t.match(judgeAs({ isDisabled: true }), { type: 'reject', detail: 'account-disabled' })
+  t.match(judgeAs({ expires: new Date(0) }), { type: 'reject', detail: 'account-expired' })
+  const subject = { idType: 9, data: Uint8Array.of(0x30, 0) }
+  t.match(judgeCertificate({ authorities, wallClock }, chain, subject), { type: 'reject' })
 })
 
 t.test('a server with another certificate is not dialled', async t => {
