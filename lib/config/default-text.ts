@@ -149,21 +149,21 @@ policies: []
 #     - permit out udp from any 53 to assigned
 filters: {}
 
-  # server: 10.87.0.1
-  # Networks, ranges FROM-TO, or single addresses.
-  ipv4: ${list(options.ipv4 ?? defaults.addresses.ipv4)}
 # What clients are given.
 addresses:
   # The server's own address in the tunnels; without it the first of the first range.
-  # Addresses inside the ranges that are never given out.
-  exclude: ${list(defaults.addresses.exclude)}
-  # Each session gets a /64 of this prefix (48 to 64 bits). Without it there is no IPv6.
+  # server: 10.87.0.1
+  # Networks, ranges FROM-TO, or single addresses.
+  ipv4: ${list(options.ipv4 ?? defaults.addresses.ipv4)}
   # Pools with a name, which policies (give: {pool: staff}) and RADIUS (Framed-Pool) choose from; next goes on
   # when one is used up.
   # pools:
   #   staff: {ipv4: [10.88.0.0/24], next: overflow}
   #   overflow: {ipv4: [10.88.1.0/24]}
   pools: {}
+  # Addresses inside the ranges that are never given out.
+  exclude: ${list(defaults.addresses.exclude)}
+  # Each session gets a /64 of this prefix (48 to 64 bits). Without it there is no IPv6.
   ${optional('ipv6', options.ipv6Prefix, 'fd87:1234:5678::/48')}
   dns: ${list(options.dns ?? defaults.addresses.dns)}
   wins: ${list(defaults.addresses.wins)}

@@ -272,6 +272,12 @@ export const documentSchema = z
       .max(100_000)
       .optional()
       .describe('The users, when they are kept here; absent: those of the database'),
+    policies: z
+      .array(policySchema)
+      .max(1000)
+      .default([...defaults.policies])
+      .describe('Who may come in and with what; the first whose conditions hold decides'),
+    filters: filtersSchema.default({}),
     addresses: section('What clients are given', {
       server: field.ipv4Address
         .optional()
@@ -279,13 +285,11 @@ export const documentSchema = z
       ipv4: z
         .array(field.ipv4Range)
         .max(256)
-    policies: z
-      .array(policySchema)
-      .max(1000)
-      .default([...defaults.policies])
-      .describe('Who may come in and with what; the first whose conditions hold decides'),
-    filters: filtersSchema.default({}),
         .prefault([...defaults.addresses.ipv4]),
+      pools: z
+        .record(poolName, addressPool)
+        .default({})
+        .describe('Pools with a name, for policies and RADIUS (Framed-Pool)'),
       exclude: z
         .array(field.ipv4Range)
         .max(4096)
@@ -293,10 +297,6 @@ export const documentSchema = z
         .describe('Addresses inside the ranges that are never given out'),
       ipv6: field.ipv6Prefix
         .optional()
-      pools: z
-        .record(poolName, addressPool)
-        .default({})
-        .describe('Pools with a name, for policies and RADIUS (Framed-Pool)'),
         .describe('Each session gets a /64 out of this prefix; absent: no IPv6'),
       dns: z.array(field.ipAddress).max(8).default([]).describe('DNS servers, best first'),
       wins: z.array(field.ipv4Address).max(2).default([]).describe('WINS servers, best first'),

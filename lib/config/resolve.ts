@@ -122,17 +122,17 @@ export interface Config {
   /** In their order. */
   readonly policies: readonly Policy[]
   readonly filters: ReadonlyMap<string, readonly FilterRule[]>
-    readonly server: number
-    readonly ipv4: readonly Ipv4Range[]
   readonly addresses: {
     /** Host order. */
-    readonly exclude: readonly Ipv4Range[]
-    readonly ipv6?: Ipv6Network
+    readonly server: number
+    readonly ipv4: readonly Ipv4Range[]
     /** By name. */
     readonly pools: ReadonlyMap<
       string,
       { readonly ranges: readonly Ipv4Range[]; readonly next?: string }
     >
+    readonly exclude: readonly Ipv4Range[]
+    readonly ipv6?: Ipv6Network
     /** Host order. */
     readonly dnsIpv4: readonly number[]
     readonly dnsIpv6: readonly Uint8Array[]
@@ -232,11 +232,11 @@ export function resolveConfig(document: ConfigDocument): Config {
       },
     },
     ...(document.users !== undefined && { users: document.users.map(resolveUser) }),
+    policies: document.policies.map(resolvePolicy),
+    filters: resolveFilters(document.filters),
     addresses: {
       server: addresses.server ?? firstUsable(addresses.ipv4),
       ipv4: addresses.ipv4,
-    policies: document.policies.map(resolvePolicy),
-    filters: resolveFilters(document.filters),
       pools: new Map(
         Object.entries(addresses.pools).map(([name, { ipv4, next }]) => [
           name,
@@ -323,12 +323,12 @@ export function checkTogether(
       report(['policies', i, 'give', key], `expected the name of one of filters, not "${filter}"`)
     }
   })
-    const key = user.name.toLowerCase()
-    const sameName = names.get(key)
-    if (sameName !== undefined) {
   const names = new Map<string, number>()
   const fixed = new Map<number, number>()
   users.forEach((user, i) => {
+    const key = user.name.toLowerCase()
+    const sameName = names.get(key)
+    if (sameName !== undefined) {
       report(['users', i, 'name'], `expected a name of its own; users[${sameName}] has this one`)
     }
     names.set(key, sameName ?? i)
@@ -381,12 +381,12 @@ function firstUsable(ranges: readonly Ipv4Range[]): number {
   return (range.first & 255) === 0 && range.first < range.last ? range.first + 1 : range.first
 }
 
-function holdsLoopback(range: Ipv4Range): boolean {
-  return range.first >>> 24 <= 127 && range.last >>> 24 >= 127
-}
 const unicastExpected = 'expected unicast addresses, none of 0/8, 127/8 or above 223'
 
 function isUnicast(range: Ipv4Range): boolean {
   return range.first >>> 24 !== 0 && range.last >>> 24 < 224 && !holdsLoopback(range)
 }
 
+function holdsLoopback(range: Ipv4Range): boolean {
+  return range.first >>> 24 <= 127 && range.last >>> 24 >= 127
+}

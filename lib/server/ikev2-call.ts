@@ -3,8 +3,8 @@
  * are given, and that everything is taken back when it ends. It carries IP, so there is no PPP in it.
  */
 import type { Authenticator, Authorization } from '../aaa/authenticator.ts'
-import type { Session, SessionUsage } from '../aaa/session.ts'
 import type { ProofFacts } from '../aaa/policy/access-policies.ts'
+import type { Session, SessionUsage } from '../aaa/session.ts'
 import { isRefusal, type SessionRegistry } from '../aaa/session-registry.ts'
 import type { UserStore } from '../aaa/users/user-store.ts'
 import { DhcpResponder } from '../address/dhcp-responder.ts'
@@ -38,7 +38,7 @@ export interface Ikev2CallServices {
   readonly authorities: ClientAuthorities
   /** Absent: a certificate that is good lets in whomever it names. */
   readonly users?: () => UserStore
-  readonly ipv4Pool: Ipv4Pool
+  readonly ipv4Pool: Ipv4Leases
   readonly ipv6Pool: Ipv6Pool | undefined
   readonly wallClock: WallClock
   readonly config: Config
@@ -81,15 +81,15 @@ class Ikev2Call implements AcceptedCall {
   #port: Port | undefined
   #ipv4: number | undefined
   #ipv6: Ipv6Network | undefined
+  /** Ours to give back; a prefix of the authorization is not. */
+  #isIpv6Leased = false
+  /** Names of the peer's own, once it was found good. */
+  #certificate: ProofFacts['certificate']
   #site: SiteConfig | undefined
   #isOver = false
 
   constructor(path: Path, sessionId: string, services: Ikev2CallServices) {
     this.#path = path
-  /** Ours to give back; a prefix of the authorization is not. */
-  #isIpv6Leased = false
-  /** Names of the peer's own, once it was found good. */
-  #certificate: ProofFacts['certificate']
     this.#services = services
     this.settings = { ...services.settings, sessionId }
     this.limits = services.limits
@@ -215,7 +215,6 @@ class Ikev2Call implements AcceptedCall {
     const session = this.#admitted()
     if (session === undefined) return
     const verdict = this.#decide(event, session)
-    if (verdict.type === 'refuse') {
     if (!(verdict instanceof Promise)) {
       this.#answerGrant(event, session, verdict)
       return
@@ -231,6 +230,7 @@ class Ikev2Call implements AcceptedCall {
   }
 
   #answerGrant(event: EventOf<'need-grant'>, session: Session, verdict: GrantVerdict): void {
+    if (verdict.type === 'refuse') {
       session.log.info({ event: 'call-refused', cause: verdict.cause }, 'call refused')
     }
     this.#connection?.handle({ type: 'grant-verdict', ticket: event.ticket, verdict })
@@ -357,8 +357,8 @@ class Ikev2Call implements AcceptedCall {
       if (network.family === 4) port.addIpv4Network(network.address, network.prefixLength)
       else port.addIpv6(network.address, network.prefixLength)
     }
-    connection.tunnel.connect(port)
     session.bind(port)
+    connection.tunnel.connect(port)
     session.log.debug(
       {
         event: 'ike-established',

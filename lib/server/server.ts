@@ -88,8 +88,8 @@ export class Server {
   readonly #tun: TunInterface | undefined
   readonly #forwarding: Forwarding | undefined
   readonly #services: Mutable<CallServices>
-  readonly #leaseWriter: WheelEntry
   readonly #ipv4Pools: Ipv4Pools
+  readonly #leaseWriter: WheelEntry
   readonly #onDeviceLost: (reason: string) => void
   #config: Config
   #users: UserStore
@@ -100,10 +100,10 @@ export class Server {
   #pptp: PptpListener | undefined
   #ikev2: Ikev2Service | undefined
   #forwardingStatus: ForwardingStatus | undefined
-  #isStopped = false
   /** Changes of routes, one after the other. */
   #routing: Promise<void> = Promise.resolve()
   #routedText = comparable({ ipv4: [], ipv6: [] })
+  #isStopped = false
 
   /** Opens the TUN device; throws ConfigError, StoreError or TunError. */
   constructor(config: Config, log: Logger, onDeviceLost: (reason: string) => void) {
@@ -126,7 +126,6 @@ export class Server {
     const isKernel = tun.backend !== 'memory'
     this.#tun = isKernel ? new TunInterface(this.#dataplane.status().tunName) : undefined
     this.#forwarding = isKernel ? new Forwarding() : undefined
-    this.#services = {
     this.#ipv4Pools = new Ipv4Pools({
       ranges: config.addresses.ipv4,
       pools: config.addresses.pools,
@@ -135,6 +134,7 @@ export class Server {
       reserved: () => this.#users.fixedAddresses(),
       isRequestable: config.addresses.isRequestable,
     })
+    this.#services = {
       dataplane: this.#dataplane,
       clock: this.#clock,
       wheel: this.#wheel,
@@ -151,10 +151,10 @@ export class Server {
     this.#leaseWriter = { onDeadline: () => this.#writeLeases() }
     this.#sessions.observe(() => {
       this.#wheel.schedule(this.#leaseWriter, this.#clock.nowMs() + leaseWriteDelayMs)
-    })
       this.#routeSessions()
-  }
+    })
     this.#sessions.observeChanges(() => this.#routeSessions())
+  }
 
   /** Addresses, routes, forwarding, listeners. What was done is undone when a step fails. */
   async start(): Promise<void> {
@@ -306,8 +306,8 @@ export class Server {
     ])
     this.#ipsec?.close()
     this.#dataplane.flush()
-    await this.#attempt('forwarding', () => this.#forwarding?.revert())
     await this.#routing
+    await this.#attempt('forwarding', () => this.#forwarding?.revert())
     await this.#attempt('tun', () => this.#tun?.teardown())
     this.#dataplane.stop()
     this.#wheel.stop()
@@ -320,7 +320,6 @@ export class Server {
     await this.#forward()
   }
 
-  async #configureTun(): Promise<void> {
   /** Networks behind clients are routed to the TUN device while their sessions are up. */
   #routeSessions(): void {
     const networks = this.#sessions.networks()
@@ -334,9 +333,10 @@ export class Server {
       })
   }
 
+  async #configureTun(): Promise<void> {
     const { addresses, ikev2, tun } = this.#config
-    const sites = ikev2.isEnabled ? ikev2.sites.flatMap(site => site.remoteNetworks) : []
     const framed = this.#sessions.networks()
+    const sites = ikev2.isEnabled ? ikev2.sites.flatMap(site => site.remoteNetworks) : []
     await this.#tun?.configure({
       mtuBytes: tun.mtuBytes,
       serverIpv4: addresses.server,
@@ -344,13 +344,13 @@ export class Server {
       ipv4Networks: [
         ...clientRanges(this.#config).flatMap(networksOf),
         ...sites.filter(network => network.family === 4),
-      ],
         ...framed.ipv4,
+      ],
       ipv6Networks: [
         ...(addresses.ipv6 === undefined ? [] : [addresses.ipv6]),
         ...sites.filter(network => network.family === 6),
-      ],
         ...framed.ipv6,
+      ],
     })
   }
 
