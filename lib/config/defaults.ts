@@ -74,8 +74,8 @@ export const defaults = {
     groups: [],
     disabled: false,
   },
-  addresses: {
   policies: [],
+  addresses: {
     ipv4: ['10.87.0.0/16'],
     exclude: [],
     dns: [],

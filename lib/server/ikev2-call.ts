@@ -2,6 +2,7 @@
  * One answered IKEv2 call, from its proof of identity to its one disconnect cause: who it is, what they
  * are given, and that everything is taken back when it ends. It carries IP, so there is no PPP in it.
  */
+import { X509Certificate } from 'node:crypto'
 import type { Authenticator, Authorization } from '../aaa/authenticator.ts'
 import type { ProofFacts } from '../aaa/policy/access-policies.ts'
 import type { Session, SessionUsage } from '../aaa/session.ts'
@@ -205,7 +206,7 @@ class Ikev2Call implements AcceptedCall {
     if (verdict.type === 'reject') {
       const { detail } = verdict
       session.log.info({ event: 'certificate-refused', detail }, 'certificate refused')
-    }
+    } else this.#certificate = certificateNames(certificates[0])
     this.#connection?.handle({ type: 'certificate-verdict', ticket, verdict })
   }
 
@@ -408,4 +409,15 @@ function hostOf({ address, prefixLength }: Ipv6Network) {
   const host = Uint8Array.from(address)
   host[15] = 2
   return { address: host, prefixLength }
+}
+
+/** Undefined when it cannot be read: no condition of a policy holds for it then. */
+function certificateNames(der: Uint8Array | undefined): ProofFacts['certificate'] {
+  try {
+    if (der === undefined) return undefined
+    const { subject, issuer } = new X509Certificate(der)
+    return { subject, issuer }
+  } catch {
+    return undefined
+  }
 }

@@ -9,7 +9,8 @@ import { SessionRegistry } from '../aaa/session-registry.ts'
 import { ConfigUserStore } from '../aaa/users/config-user-store.ts'
 import { SqliteUserStore } from '../aaa/users/sqlite-user-store.ts'
 import type { UserStore } from '../aaa/users/user-store.ts'
-import { Ipv4Pool, networksOf } from '../address/ipv4-pool.ts'
+import { networksOf } from '../address/ipv4-pool.ts'
+import { Ipv4Pools } from '../address/ipv4-pools.ts'
 import { Ipv6Pool } from '../address/ipv6-pool.ts'
 import { readLeases, writeLeases } from '../address/lease-file.ts'
 import { ensureStateDirectory } from '../config/state-directory.ts'
@@ -382,13 +383,7 @@ export class Server {
     this.#ipsec = ipsec
     if (ikev2.isEnabled) {
       const parts = loadIkeParts(this.#config)
-      this.#ikev2 = new Ikev2Service(
-        this.#config,
-        parts,
-        this.#services,
-        ipsec,
-        () => this.#users,
-      )
+      this.#ikev2 = new Ikev2Service(this.#config, parts, this.#services, ipsec, () => this.#users)
     }
     if (l2tp.isEnabled) {
       const log = this.#log.child({ proto: 'l2tp' })
@@ -471,12 +466,12 @@ export class Server {
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] }
 
-function openUsers(config: Config): UserStore {
 /** All that clients may be given. */
 function clientRanges({ addresses }: Config): readonly Ipv4Range[] {
   return [...addresses.ipv4, ...[...addresses.pools.values()].flatMap(({ ranges }) => ranges)]
 }
 
+function openUsers(config: Config): UserStore {
   return config.users === undefined
     ? SqliteUserStore.open(config.state.directory)
     : new ConfigUserStore(config.users)
