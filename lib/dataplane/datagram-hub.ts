@@ -98,6 +98,7 @@ export class DatagramHub implements DatagramPlane {
       throw error
     }
     this.#sockets.add(socket)
+    socket.onClosed = () => this.#sockets.delete(socket)
     return socket
   }
 
@@ -115,6 +116,12 @@ export class DatagramHub implements DatagramPlane {
     return route
   }
 
+  /** Sockets that are open. */
+  get size(): number {
+    return this.#sockets.size
+  }
+
+  /** Whether the kernel cuts for all of them. */
   get isSegmenting(): boolean {
     return [...this.#sockets].every(({ isUdp, canSegment }) => !isUdp || canSegment)
   }
@@ -139,7 +146,8 @@ export class DatagramHub implements DatagramPlane {
       const count = this.#receive(socket, batch)
       if (count <= 0) break
       let largestBytes = 0
-      for (let i = 0; i < count; i++) {
+      // Whoever closes the socket from within gets nothing more, not even what was read already.
+      for (let i = 0; i < count && socket.isOpen; i++) {
         const lengthBytes = this.#vectors.receivedBytes(i)
         largestBytes = Math.max(largestBytes, lengthBytes)
         burstBytes += lengthBytes
@@ -180,7 +188,7 @@ export class DatagramHub implements DatagramPlane {
       return
     }
     const end = start + lengthBytes
-    for (let at = start; at < end; at += segmentBytes) {
+    for (let at = start; at < end && socket.isOpen; at += segmentBytes) {
       counters.receivedDatagrams++
       receiver.receive(at, at + segmentBytes <= end ? segmentBytes : end - at, envelope)
     }

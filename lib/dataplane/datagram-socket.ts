@@ -61,6 +61,8 @@ export class DatagramSocket implements DatagramPort {
   readonly #kernel: Kernel
   #poller: UvPoller | undefined
   #isOpen = true
+  /** Told once, when it is closed. */
+  onClosed: () => void = () => {}
 
   /** Throws BindError. */
   constructor(
@@ -113,6 +115,7 @@ export class DatagramSocket implements DatagramPort {
     this.#isOpen = false
     this.#poller?.close()
     this.#kernel.close(this.fd)
+    this.onClosed()
   }
 
   get isOpen(): boolean {
