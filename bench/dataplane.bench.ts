@@ -1,11 +1,15 @@
 /** What a packet costs in the dataplane, step by step, and two TUN devices forwarded through it. */
+
+import { isFilterRule, parseFilterRule } from '../lib/config/filter-rule.ts'
 import type { PacketSink } from '../lib/core/packet-sink.ts'
 import { Coalescer } from '../lib/dataplane/coalescer.ts'
+import type { RateLimits } from '../lib/dataplane/dataplane.ts'
 import { type Device, type DeviceEvents, noOffloads } from '../lib/dataplane/device.ts'
 import { Frame, Gso } from '../lib/dataplane/frame.ts'
 import { openDataplane } from '../lib/dataplane/open-dataplane.ts'
 import { DirtyOutlets, Outlet } from '../lib/dataplane/outlet.ts'
 import { PacketEngine } from '../lib/dataplane/packet-engine.ts'
+import { PacketFilter } from '../lib/dataplane/packet-filter.ts'
 import { PacketMemory } from '../lib/dataplane/pinned-memory.ts'
 import { RouteTable } from '../lib/dataplane/route-table.ts'
 import { Segmenter } from '../lib/dataplane/segmenter.ts'
@@ -111,6 +115,9 @@ function measureSteps(context: BenchContext): void {
     segmentStep(Gso.udp),
     coalesceStep(),
     ...packetSizes.flatMap(bytes => pathSteps(bytes)),
+    ...pathSteps(1400, 'filter-4', { filter: filterOf(4) }),
+    ...pathSteps(1400, 'filter-100', { filter: filterOf(100) }),
+    ...pathSteps(1400, 'rate', { rates: { receiveBitsPerSecond: 1e15, sendBitsPerSecond: 1e15 } }),
   ]
   interleave(steps, rounds)
   for (const { name, samples } of steps) {
@@ -207,8 +214,25 @@ function coalesceStep(): Step {
   })
 }
 
+/** The last of `count` rules permits what is sent, both ways. */
+function filterOf(count: number): PacketFilter {
+  const texts = ['in', 'out'].flatMap(direction => [
+    ...Array.from(
+      { length: count - 1 },
+      (_, i) => `deny ${direction} udp from 10.99.${i}.0/24 to any 53,8000-8100`,
+    ),
+    `permit ${direction} udp from any to any`,
+  ])
+  return new PacketFilter(texts.map(parseFilterRule).filter(isFilterRule))
+}
+
+interface Limits {
+  readonly filter?: PacketFilter
+  readonly rates?: RateLimits
+}
+
 /** A packet from the host to a sink, and from a session to the host, with all their checks. */
-function pathSteps(bytes: number): Step[] {
+function pathSteps(bytes: number, suffix = '', limits: Limits = {}): Step[] {
   const memory = new PacketMemory({ sizeBytes: 4 << 20 })
   const down = udp({ ...toClient, payload: pattern(bytes - 28) })
   const up = udp({ ...fromClient, payload: pattern(bytes - 28) })
@@ -224,18 +248,20 @@ function pathSteps(bytes: number): Step[] {
   })
   const port = engine.attach({ label: 'x', sink: new NullSink(memory), onLinkPacket: () => {} })
   port.addIpv4(ip4('10.0.0.2'))
+  port.limit(limits.filter, limits.rates)
+  const name = suffix === '' ? `${bytes}` : `${bytes}/${suffix}`
   engine.start()
   const upAt = memory.allocate(bytes)
   memory.bytes.set(up, upAt)
   const burst = 64
   return [
-    step(`path/down/${bytes}`, repeats, () => {
+    step(`path/down/${name}`, repeats, () => {
       for (let i = 0; i < repeats; i += burst) {
         device.left = Math.min(burst, repeats - i)
         device.events?.onReadable()
       }
     }),
-    step(`path/up/${bytes}`, repeats, () => {
+    step(`path/up/${name}`, repeats, () => {
       for (let i = 0; i < repeats; i += burst) {
         const end = Math.min(i + burst, repeats)
         for (let packet = i; packet < end; packet++) {

@@ -1,6 +1,9 @@
 import t, { type Test } from 'tap'
 import type { Authenticator, Verdict } from '../../lib/aaa/authenticator.ts'
-import { utf8 } from '../../lib/core/bytes.ts'
+import { FilterCatalogue } from '../../lib/aaa/filter-catalogue.ts'
+import { AccessPolicies } from '../../lib/aaa/policy/access-policies.ts'
+import { parseConfig } from '../../lib/config.ts'
+import { u16, utf8 } from '../../lib/core/bytes.ts'
 import { formatIpv4 } from '../../lib/core/ip-address.ts'
 import { encodeFrame, PppProtocol } from '../../lib/ppp/wire/frame.ts'
 import { udp } from '../dataplane/packets.ts'
@@ -327,3 +330,66 @@ t.test(
     }
   },
 )
+
+function setPolicies(server: DialIn, text: string): void {
+  const { policies, filters } = parseConfig(text, 'x')
+  server.sessions.setPolicies(new AccessPolicies(policies), new FilterCatalogue(filters))
+}
+
+const udpTo = (client: StockClient, port: number) =>
+  udp({ source: formatIpv4(client.address), destination: '192.0.2.1', destinationPort: port })
+
+t.test('A policy keeps a proven user out with its own reason', async t => {
+  const { server, dial, over } = await setUp(t)
+  setPolicies(server, 'policies: [{name: closed, access: deny, reason: restricted-hours}]')
+  const client = await dial()
+  await client.until(one => one.failure !== undefined)
+  t.match(client.failure, /^E=646 R=0 /)
+  client.call.end()
+  await over()
+  t.match(server.of('call-refused'), [{ reason: 'policy closed' }])
+  t.match(server.of('call-failed'), [{ cause: 'not-authorized' }])
+})
+
+t.test('What a policy gives holds for packets and can change while they flow', async t => {
+  const { server, dial, over } = await setUp(t)
+  setPolicies(
+    server,
+    `filters: {dns: [permit in udp from assigned to any 53], web: [permit in udp from any to any 443]}
+policies:
+  - name: all
+    give: {filter: web, address: 10.87.0.99, dns: [192.0.2.53], quarantine: {filter: dns, timeoutSeconds: 60}}
+`,
+  )
+  const client = await (await dial()).up()
+  t.equal(formatIpv4(client.address), '10.87.0.99')
+  t.same(client.dns.map(formatIpv4), ['192.0.2.53'])
+  const reached = () => server.host.toHost.map(packet => u16(packet, 22))
+  const filtered = () => server.dataplane.status().counters['drop-filtered'] ?? 0
+  client.send(udpTo(client, 443))
+  client.send(udpTo(client, 53))
+  await server.until(() => reached().length === 1)
+  t.same(reached(), [53], 'in quarantine')
+  t.equal(filtered(), 1)
+  t.match(server.sessions.list(), [{ isQuarantined: true, policy: 'all' }])
+  client.renegotiate()
+  await client.until(one => one.ipv4Count === 2)
+  client.send(udpTo(client, 443))
+  client.send(udpTo(client, 53))
+  await server.until(() => reached().length === 2)
+  t.same(reached(), [53, 53], 'a renegotiated link is in quarantine, too')
+  t.equal(server.sessions.release('alice'), 1)
+  client.send(udpTo(client, 53))
+  client.send(udpTo(client, 443))
+  await server.until(() => reached().length === 3)
+  t.same(reached(), [53, 53, 443], 'and has its filter when it is released')
+  const [session] = server.sessions.find('alice')
+  session?.change({ filterName: undefined, sessionTimeoutSeconds: 10 })
+  client.send(udpTo(client, 123))
+  await server.until(() => reached().length === 4)
+  await server.elapse(11_000)
+  await client.until(one => one.messages.includes('call-disconnect'))
+  client.call.end()
+  await over()
+  t.same(server.causes(), ['session-timeout'])
+})
