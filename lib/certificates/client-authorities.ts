@@ -61,6 +61,11 @@ export class ClientAuthorities {
     return this.#authorities.length === 0
   }
 
+  /** For TLS. */
+  get pem(): string {
+    return this.#authorities.map(String).join('')
+  }
+
   /** SHA-1 of each authority's public key: how CERTREQ names them (RFC 7296 §3.7), 20 bytes each. */
   get keyHashes(): Uint8Array[] {
     return this.#authorities.map(({ publicKey }) =>

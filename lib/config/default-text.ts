@@ -119,6 +119,20 @@ auth:
     windowSeconds: ${lockout.windowSeconds}
     durationSeconds: ${lockout.durationSeconds}
 
+# EAP. Over PPP it is offered when methods are named, before those of auth; over IKEv2 these come first.
+eap:
+  # tls, peap, ttls, mschapv2, md5, in order of preference.
+  methods: []
+  # certificate: {cert: /etc/openras/eap.pem, key: /etc/openras/eap.key}
+  # For tls: PEM files of those who issue client certificates, and what they have taken back (CRL).
+  # A certificate stands for the user that it names.
+  clientAuthorities: []
+  revocationLists: []
+  # What ttls takes inside its tunnel: mschapv2, chap, pap.
+  inner: ${list(defaults.eap.inner)}
+  # How many may run TLS at a time.
+  conversations: ${defaults.eap.conversations}
+
 # Without this section the users are those of the database: "openras user add NAME".
 # users:
 #   - name: alice

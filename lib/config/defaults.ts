@@ -69,6 +69,17 @@ export const defaults = {
       durationSeconds: 60,
     },
   },
+  eap: {
+    /** None: EAP is offered over IKEv2 alone, with what `auth` has. */
+    methods: [],
+    /** Absent: the first of SSTP. */
+    clientAuthorities: [],
+    revocationLists: [],
+    /** Without EAP inside EAP-TTLS. */
+    inner: ['mschapv2'],
+    /** TLS conversations at a time. */
+    conversations: 1000,
+  },
   user: {
     dialIn: 'permit',
     groups: [],

@@ -267,6 +267,36 @@ export const documentSchema = z
         durationSeconds: z.int().min(1).max(604_800).default(defaults.auth.lockout.durationSeconds),
       }),
     }),
+    eap: section('EAP: over PPP when methods are named, and over IKEv2 before those of auth', {
+      methods: z
+        .array(z.enum(['tls', 'peap', 'ttls', 'mschapv2', 'md5']))
+        .refine(isWithoutRepeats, { error: 'expected each method once' })
+        .default([...defaults.eap.methods])
+        .describe('In order of preference; md5 makes no keys and suits neither SSTP nor MPPE'),
+      certificate: certificate.optional().describe('Absent: the first of sstp'),
+      clientAuthorities: z
+        .array(field.absolutePath)
+        .max(16)
+        .default([...defaults.eap.clientAuthorities])
+        .describe('PEM files: authorities of client certificates for tls; users must exist'),
+      revocationLists: z
+        .array(field.absolutePath)
+        .max(64)
+        .default([...defaults.eap.revocationLists])
+        .describe('PEM or DER files of these authorities (CRL)'),
+      inner: z
+        .array(z.enum(['mschapv2', 'chap', 'pap']))
+        .min(1)
+        .refine(isWithoutRepeats, { error: 'expected each method once' })
+        .default([...defaults.eap.inner])
+        .describe('What ttls takes inside its tunnel, besides EAP-MSCHAPv2'),
+      conversations: z
+        .int()
+        .min(1)
+        .max(100_000)
+        .default(defaults.eap.conversations)
+        .describe('How many may run TLS at a time'),
+    }),
     users: z
       .array(user)
       .max(100_000)

@@ -12,6 +12,7 @@ import { type Policy, resolveFilters, resolvePolicy } from './policies.ts'
 import type { PathKey } from './problems.ts'
 
 export type AuthMethodName = 'mschapv2' | 'chap' | 'pap'
+export type EapMethodName = 'tls' | 'peap' | 'ttls' | 'mschapv2' | 'md5'
 export type DialIn = 'permit' | 'deny' | 'policy'
 
 /** A PEM pair on disk. */
@@ -116,6 +117,18 @@ export interface Config {
       readonly windowMs: number
       readonly durationMs: number
     }
+  }
+  readonly eap: {
+    /** In order of preference; empty: none over PPP. */
+    readonly methods: readonly EapMethodName[]
+    /** Absent: the first of `sstp`. */
+    readonly certificate?: CertificateFiles
+    /** PEM files. */
+    readonly clientAuthorities: readonly string[]
+    readonly revocationLists: readonly string[]
+    /** In the tunnel of EAP-TTLS, strongest first. */
+    readonly inner: readonly AuthMethodName[]
+    readonly mostConversations: number
   }
   /** Absent: the users are those of the database. */
   readonly users?: readonly UserConfig[]
@@ -231,6 +244,7 @@ export function resolveConfig(document: ConfigDocument): Config {
         durationMs: auth.lockout.durationSeconds * 1000,
       },
     },
+    eap: resolveEap(document.eap),
     ...(document.users !== undefined && { users: document.users.map(resolveUser) }),
     policies: document.policies.map(resolvePolicy),
     filters: resolveFilters(document.filters),
@@ -275,12 +289,26 @@ export function resolveConfig(document: ConfigDocument): Config {
   }
 }
 
+function resolveEap(eap: ConfigDocument['eap']): Config['eap'] {
+  return {
+    methods: eap.methods,
+    ...(eap.certificate !== undefined && { certificate: eap.certificate }),
+    clientAuthorities: eap.clientAuthorities,
+    revocationLists: eap.revocationLists,
+    inner: strongestFirst.filter(method => eap.inner.includes(method)),
+    mostConversations: eap.conversations,
+  }
+}
+
 /** What no single field can say: `report` is called for each contradiction between fields. */
 export function checkTogether(
   document: ConfigDocument,
   report: (path: readonly PathKey[], message: string) => void,
 ): void {
-  const { addresses, tun, users = [], state } = document
+  const { addresses, eap, tun, users = [], state } = document
+  if (eap.methods.includes('tls') && eap.clientAuthorities.length === 0) {
+    report(['eap', 'clientAuthorities'], 'expected an authority, since eap.methods has tls')
+  }
   if (addresses.ipv6 !== undefined && tun.mtu < 1280) {
     report(['tun', 'mtu'], 'expected at least 1280, since addresses.ipv6 is set (RFC 8200 §5)')
   }

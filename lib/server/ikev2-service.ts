@@ -89,7 +89,13 @@ function callServices(
     ipv6Pool: services.ipv6Pool,
     wallClock: systemWallClock,
     config,
-    settings: responderSettings({ config, certificates, authorities, random }),
+    settings: responderSettings({
+      config,
+      certificates,
+      authorities,
+      random,
+      ...(services.eapMethods !== undefined && { eapMethods: services.eapMethods }),
+    }),
     limits: tunnelLimits(config),
   }
 }

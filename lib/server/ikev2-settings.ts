@@ -6,7 +6,7 @@ import type { Config } from '../config.ts'
 import type { RandomSource } from '../core/random.ts'
 import { EncryptionId, IntegrityId, KeyExchangeId, PrfId } from '../crypto/transforms.ts'
 import { Md5ServerMethod } from '../eap/md5-method.ts'
-import type { EapServerMethod } from '../eap/method.ts'
+import type { EapServerMethodMaker } from '../eap/method.ts'
 import { Mschapv2ServerMethod } from '../eap/mschapv2-method.ts'
 import { identityOf } from '../ikev2/identity.ts'
 import type { IkeSettings, TunnelLimits } from '../ikev2/ike-connection.ts'
@@ -29,13 +29,15 @@ export interface SettingsParts {
   readonly certificates: readonly CertificatePair[]
   readonly authorities: ClientAuthorities
   readonly random: RandomSource
+  /** Offered before those that `auth` names. */
+  readonly eapMethods?: readonly EapServerMethodMaker[]
 }
 
 export function responderSettings(parts: SettingsParts): ResponderSettings {
   const { config, authorities, random } = parts
   const { ikev2 } = config
   const algorithms = algorithmsOf(ikev2.acceptsLegacyAlgorithms)
-  const methods = eapMethods(config, random)
+  const methods = [...(parts.eapMethods ?? []), ...eapMethods(config, random)]
   return {
     role: 'responder',
     localIdentities: localIdentities(parts),
@@ -110,13 +112,14 @@ function namesOf(leaf: X509Certificate): string[] {
   )
 }
 
-function eapMethods(config: Config, random: RandomSource): (() => EapServerMethod)[] {
-  const methods: (() => EapServerMethod)[] = []
+function eapMethods(config: Config, random: RandomSource): EapServerMethodMaker[] {
+  const methods: EapServerMethodMaker[] = []
   const serverName = config.server.name
-  if (config.auth.methods.includes('mschapv2')) {
+  const { auth, eap } = config
+  if (auth.methods.includes('mschapv2') && !eap.methods.includes('mschapv2')) {
     methods.push(() => new Mschapv2ServerMethod({ random, serverName }))
   }
-  if (config.auth.methods.includes('chap')) {
+  if (auth.methods.includes('chap') && !eap.methods.includes('md5')) {
     methods.push(() => new Md5ServerMethod(random, serverName))
   }
   return methods

@@ -17,6 +17,7 @@ import type { Ipv6Network } from '../core/ip-address.ts'
 import type { WheelEntry } from '../core/timers.ts'
 import type { Port } from '../dataplane/dataplane.ts'
 import type { EapConversationMaker } from '../eap/conversation.ts'
+import type { EapServerMethodMaker } from '../eap/method.ts'
 import type { Carrier, Link, LinkFactory } from '../ppp/carrier.ts'
 import type { Ipv4Up, Ipv6Up, PppEvent } from '../ppp/event.ts'
 import type { AuthenticationProtocol, CompressionSettings, ServerNetwork } from '../ppp/settings.ts'
@@ -30,6 +31,8 @@ export interface CallServices extends LinkServices {
   readonly authenticator: Authenticator
   /** Begins EAP conversations: ours or relayed. Absent: no EAP over PPP. */
   readonly eap?: EapConversationMaker
+  /** What our own EAP conversations may run, for IKEv2. */
+  readonly eapMethods?: readonly EapServerMethodMaker[]
   readonly ipv4Pool: Ipv4Leases
   readonly ipv6Pool: Ipv6Pool | undefined
   readonly settings: CallSettings

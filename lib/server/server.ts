@@ -23,12 +23,15 @@ import { TimerWheel, type WheelEntry } from '../core/timers.ts'
 import type { DataplaneStatus } from '../dataplane/dataplane.ts'
 import { createMemoryDataplane, type Dataplane, openDataplane } from '../dataplane/index.ts'
 import type { Ikev2Status } from '../ikev2/listener.ts'
+import { EapAuthenticator } from '../eap/authenticator.ts'
+import type { EapServerMethodMaker } from '../eap/method.ts'
 import type { AuthenticationProtocol } from '../ppp/settings.ts'
 import type { PptpListener, PptpStatus } from '../pptp/index.ts'
 import { Forwarding, type ForwardingStatus, TunInterface } from '../routing/index.ts'
 import { SstpListener, type SstpStatus } from '../sstp/index.ts'
 import { dhcpSettings } from './client-networks.ts'
 import { Ikev2Service, loadIkeParts } from './ikev2-service.ts'
+import { makeEapMethods, proofMethods } from './eap-methods.ts'
 import { insecureChoices } from './insecure-choices.ts'
 import { IpsecService } from './ipsec-service.ts'
 import { L2tpService, type L2tpServiceStatus } from './l2tp-service.ts'
@@ -65,6 +68,7 @@ const reloadable: readonly (keyof Config)[] = [
   'users',
   'policies',
   'filters',
+  'eap',
   'limits',
   'log',
   'nat',
@@ -238,6 +242,7 @@ export class Server {
       ...held,
       sstp: { ...held.sstp, certificates: config.sstp.certificates },
       ikev2: {
+    const eapMethods = this.#makeEapMethods(config)
         ...config.ikev2,
         isEnabled: before.ikev2.isEnabled,
         takesPlainEsp: before.ikev2.takesPlainEsp,
@@ -274,6 +279,7 @@ export class Server {
       !isSame(
         { ...before.sstp, certificates: undefined },
         { ...config.sstp, certificates: undefined },
+    this.#setEap(eapMethods)
       )
     const ikev2Changed =
       before.ikev2.isEnabled !== config.ikev2.isEnabled ||
@@ -381,7 +387,18 @@ export class Server {
     }
     const ipsec = new IpsecService(this.#config, this.#services, this.#log)
     this.#ipsec = ipsec
+  /** Throws CertificateError. */
+  #makeEapMethods(config: Config): readonly EapServerMethodMaker[] {
+    return makeEapMethods({ config, users: () => this.#users, random: systemRandom })
+  }
+
+  #setEap(methods: readonly EapServerMethodMaker[]): void {
+    this.#services.eapMethods = methods
+    this.#services.eap = lowerLayer => new EapAuthenticator({ ...lowerLayer, methods })
+  }
+
     if (ikev2.isEnabled) {
+    this.#setEap(this.#makeEapMethods(this.#config))
       const parts = loadIkeParts(this.#config)
       this.#ikev2 = new Ikev2Service(this.#config, parts, this.#services, ipsec, () => this.#users)
     }
@@ -427,7 +444,7 @@ export class Server {
     const { auth } = this.#config
     return new LocalAuthenticator({
       users: this.#users,
-      methods: auth.methods,
+      methods: proofMethods(auth, this.#config.eap),
       lockout: this.#lockout,
       log: this.#log,
     })
@@ -496,11 +513,14 @@ function openPackets(config: Config, onDeviceLost: (reason: string) => void): Da
 }
 
 function callSettings(config: Config): CallSettings {
-  const { addresses, auth, server, tun } = config
+  const { addresses, auth, eap, server, tun } = config
   const compression = compressionSettings(config)
   return {
     serverName: server.name,
-    authentication: auth.methods.map(method => protocolOf[method]),
+    authentication: [
+      ...(eap.methods.length > 0 ? (['eap'] as const) : []),
+      ...auth.methods.map(method => protocolOf[method]),
+    ],
     mtuBytes: tun.mtuBytes,
     serverIpv4: addresses.server,
     dnsIpv4: addresses.dnsIpv4,
