@@ -1,4 +1,6 @@
 /** Listener and dialler with their ESP tunnels, over a link without a kernel. */
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import t from 'tap'
 import { putU32, toHex } from '../../lib/core/bytes.ts'
 import { ManualClock } from '../../lib/core/clock.ts'
@@ -9,7 +11,11 @@ import { SocketAddress } from '../../lib/dataplane/socket-address.ts'
 import { Ikev2Dialler } from '../../lib/ikev2/dialler.ts'
 import type { IkeSaEvent } from '../../lib/ikev2/event.ts'
 import type { IkeConnection, IkeSettings } from '../../lib/ikev2/ike-connection.ts'
-import { type HalfOpenLimits, Ikev2Listener } from '../../lib/ikev2/listener.ts'
+import {
+  defaultHalfOpenLimits,
+  type HalfOpenLimits,
+  Ikev2Listener,
+} from '../../lib/ikev2/listener.ts'
 import { defaultFeatures } from '../../lib/ikev2/options.ts'
 import { type EspOwner, EspReceiver } from '../../lib/ipsec/esp-receiver.ts'
 import { IkeSockets } from '../../lib/ipsec/ike-sockets.ts'
@@ -64,6 +70,14 @@ class Host {
     tunnel.flush()
     return true
   }
+}
+
+setFlagsFromString('--expose-gc')
+const collectGarbage: () => void = runInNewContext('gc')
+
+function heapBytes(): number {
+  collectGarbage()
+  return process.memoryUsage().heapUsed
 }
 
 interface Call {
@@ -318,6 +332,47 @@ t.test('half-open calls are bounded, in all and per source, and run out', async 
   await pass(120_000)
   t.match(listener.status(), { halfOpen: 0, established: 0 })
   t.equal(server.database.size, 0)
+})
+
+t.test('100,000 first requests from invented addresses leave a server that works', async t => {
+  const { link, listener, server, dial } = setUp(defaultHalfOpenLimits)
+  // One request of a real initiator; each of the flood has another SPI and another source.
+  const one = setUp()
+  one.link.onWay = () => undefined
+  const { connection } = one.dial()
+  const template = one.link.flights[0]?.bytes ?? new Uint8Array(0)
+  connection.handle({ type: 'close', cause: 'user-request', detail: 'test' })
+  const to = SocketAddress.of(serverAddress, 500)
+  const answers = { count: 0, longest: 0 }
+  link.onWay = flight => {
+    if (!flight.from.equals(to)) return flight
+    answers.count++
+    answers.longest = Math.max(answers.longest, flight.bytes.length)
+    return flight
+  }
+  const flood = (first: number, count: number) => {
+    for (let i = first; i < first + count; i++) {
+      const bytes = template.slice()
+      putU32(bytes, 0, i + 1)
+      const from = SocketAddress.of(`203.0.${(i >>> 8) & 255}.${i & 255}`, 500)
+      link.flights.push({ from, to, bytes })
+      link.deliver()
+    }
+  }
+  flood(0, 20_000)
+  const early = heapBytes()
+  flood(20_000, 80_000)
+  const grown = heapBytes() - early
+  const { halfOpen, counters } = listener.status()
+  t.equal(halfOpen, defaultHalfOpenLimits.cookieThreshold)
+  t.equal(counters['cookies-asked'], 100_000 - halfOpen, 'nothing is kept of the others')
+  t.equal(answers.count, 100_000)
+  t.ok(answers.longest <= template.length, 'no answer is longer than its question')
+  t.ok(grown < 2_000_000, `the heap grew by ${grown} bytes over 80,000 requests`)
+  t.equal(server.database.size, 0)
+  const call = dial()
+  await link.settle()
+  t.ok(types(call).includes('established'))
 })
 
 t.test('noise of strangers is counted and answered by nothing', async t => {

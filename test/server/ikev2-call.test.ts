@@ -338,6 +338,65 @@ t.test('a server with another certificate is not dialled', async t => {
   t.equal(sessions.size, 0)
 })
 
+t.test(
+  'of a stream with loss, overtaking and repetition everything in the window arrives',
+  async t => {
+    const { link, client, server, sessions, listener, dial } = setUp(t)
+    const call = dial('bob', 'secret', false)
+    await link.settle()
+    await call.up
+    const random = new SeededRandom(1000)
+    const share = () => random.next() / 2 ** 32
+    const late: { flight: (typeof link.flights)[number]; dueAt: number }[] = []
+    const onTime = new Set<object>()
+    let [sent, lost, overtaken, repeated] = [0, 0, 0, 0]
+    link.onWay = flight => {
+      if (flight.to.text !== serverAddress || onTime.has(flight)) return flight
+      const luck = share()
+      if (luck < 0.01) {
+        lost++
+        return undefined
+      }
+      if (luck < 0.04) {
+        overtaken++
+        late.push({ flight, dueAt: sent + 1 + Math.floor(60 * share()) })
+        return undefined
+      }
+      if (luck < 0.05) {
+        repeated++
+        late.push({ flight, dueAt: sent + 1 })
+      }
+      return flight
+    }
+    const release = (until: number) => {
+      for (const one of late.filter(({ dueAt }) => dueAt <= until)) {
+        late.splice(late.indexOf(one), 1)
+        onTime.add(one.flight)
+        link.flights.push(one.flight)
+      }
+      link.deliver()
+    }
+    for (; sent < 10_000; sent++) {
+      const payload = new Uint8Array(40 + (sent % 1000))
+      client.memoryDevice.fromHost(
+        udp({ source: '10.87.0.77', destination: '10.87.0.1', payload, id: sent & 0xffff }),
+      )
+      client.dataplane.flush()
+      release(sent)
+      server.dataplane.flush()
+    }
+    release(Number.POSITIVE_INFINITY)
+    server.dataplane.flush()
+    t.ok(lost > 50 && overtaken > 200 && repeated > 50, `${lost}, ${overtaken}, ${repeated}`)
+    t.match(sessions.list(), [{ receivedPackets: sent - lost }])
+    const [session] = sessions.list()
+    t.equal(session?.receivedPackets, sent - lost, 'each once')
+    call.hangUp()
+    await link.settle()
+    t.match(listener.status().counters, { 'esp-replayed': repeated })
+  },
+)
+
 t.test('the idle timeout of IKEv2 ends a call', async t => {
   const { link, clock, wheel, dial } = setUp(t)
   const call = dial('alice')
