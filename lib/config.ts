@@ -15,6 +15,7 @@ export { defaultConfigText } from './config/default-text.ts'
 export type { IpNetwork, Ipv4Range } from './config/fields.ts'
 export { isUserName } from './config/fields.ts'
 export { type ConfigProblem, InvalidConfigError } from './config/problems.ts'
+export type { RadiusConfig, RadiusServerConfig } from './config/radius-section.ts'
 export type {
   AuthMethodName,
   CertificateFiles,

@@ -4,6 +4,7 @@ import { logLevels } from '../core/log.ts'
 import { defaults } from './defaults.ts'
 import * as field from './fields.ts'
 import { filtersSchema, policySchema } from './policies.ts'
+import { radiusSchema } from './radius-section.ts'
 
 const protocols = ['sstp', 'l2tp', 'pptp', 'ikev2'] as const
 
@@ -297,6 +298,7 @@ export const documentSchema = z
         .default(defaults.eap.conversations)
         .describe('How many may run TLS at a time'),
     }),
+    radius: radiusSchema,
     users: z
       .array(user)
       .max(100_000)

@@ -10,6 +10,7 @@ import type { IpNetwork, Ipv4Range } from './fields.ts'
 import type { FilterRule } from './filter-rule.ts'
 import { type Policy, resolveFilters, resolvePolicy } from './policies.ts'
 import type { PathKey } from './problems.ts'
+import { type RadiusConfig, resolveRadius } from './radius-section.ts'
 
 export type AuthMethodName = 'mschapv2' | 'chap' | 'pap'
 export type EapMethodName = 'tls' | 'peap' | 'ttls' | 'mschapv2' | 'md5'
@@ -130,6 +131,7 @@ export interface Config {
     readonly inner: readonly AuthMethodName[]
     readonly mostConversations: number
   }
+  readonly radius: RadiusConfig
   /** Absent: the users are those of the database. */
   readonly users?: readonly UserConfig[]
   /** In their order. */
@@ -245,6 +247,7 @@ export function resolveConfig(document: ConfigDocument): Config {
       },
     },
     eap: resolveEap(document.eap),
+    radius: resolveRadius(document.radius),
     ...(document.users !== undefined && { users: document.users.map(resolveUser) }),
     policies: document.policies.map(resolvePolicy),
     filters: resolveFilters(document.filters),

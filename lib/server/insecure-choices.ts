@@ -18,6 +18,16 @@ export function insecureChoices(config: Config): string[] {
   if (config.ikev2.isEnabled && config.ikev2.acceptsLegacyAlgorithms) {
     warnings.push('ikev2.legacyAlgorithms is on: MODP1024, SHA-1 and 3DES can be broken')
   }
+  const { radius } = config
+  if (
+    radius.authentication.servers.some(
+      one => one.tls === undefined && !one.needsMessageAuthenticator,
+    )
+  ) {
+    warnings.push(
+      'radius: a server may answer without Message-Authenticator: who is on the wire can forge an Accept',
+    )
+  }
   const { l2tp, pptp } = config
   if (l2tp.isEnabled) {
     if (l2tp.isAllowedWithoutIpsec) {

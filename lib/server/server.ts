@@ -1,5 +1,6 @@
 /** The composition root: the one place that knows everybody. Start, status, reload, stop. */
 import { join } from 'node:path'
+import type { Authenticator } from '../aaa/authenticator.ts'
 import { FilterCatalogue } from '../aaa/filter-catalogue.ts'
 import { LocalAuthenticator } from '../aaa/local-authenticator.ts'
 import { Lockout } from '../aaa/lockout.ts'
@@ -37,6 +38,7 @@ import { IpsecService } from './ipsec-service.ts'
 import { L2tpService, type L2tpServiceStatus } from './l2tp-service.ts'
 import { type CallServices, type CallSettings, PppCalls } from './ppp-call.ts'
 import { compressionSettings, makePptpListener } from './pptp-settings.ts'
+import { RadiusService, type RadiusStatus } from './radius-service.ts'
 import { serverAddresses, serverIpv6 } from './server-addresses.ts'
 import { loadServerCertificates } from './server-certificates.ts'
 import { productVersion } from './version.ts'
@@ -52,6 +54,7 @@ export interface ServerStatus {
   readonly l2tp?: L2tpServiceStatus
   readonly pptp?: PptpStatus
   readonly ikev2?: Ikev2Status
+  readonly radius?: RadiusStatus
   readonly sessions: readonly SessionStatus[]
   readonly dataplane: DataplaneStatus
   readonly forwarding?: ForwardingStatus
@@ -95,6 +98,7 @@ export class Server {
   readonly #services: Mutable<CallServices>
   readonly #ipv4Pools: Ipv4Pools
   readonly #leaseWriter: WheelEntry
+  readonly #radius: RadiusService
   readonly #onDeviceLost: (reason: string) => void
   #config: Config
   #users: UserStore
@@ -139,6 +143,13 @@ export class Server {
       reserved: () => this.#users.fixedAddresses(),
       isRequestable: config.addresses.isRequestable,
     })
+    const radiusServices = {
+      sessions: this.#sessions,
+      clock: this.#clock,
+      wheel: this.#wheel,
+      random: systemRandom,
+    }
+    this.#radius = new RadiusService(config, radiusServices, log.child({ proto: 'radius' }))
     this.#services = {
       dataplane: this.#dataplane,
       clock: this.#clock,
@@ -167,6 +178,7 @@ export class Server {
       this.#wheel.start(this.#clock)
       await this.#openNetwork()
       this.#dataplane.start()
+      await this.#radius.start()
       await this.#listen()
     } catch (error) {
       await this.stop()
@@ -179,6 +191,7 @@ export class Server {
   }
 
   status(): ServerStatus {
+    const radius = this.#radius.status()
     return {
       name: this.#config.server.name,
       version: productVersion,
@@ -189,6 +202,7 @@ export class Server {
       ...(this.#l2tp !== undefined && { l2tp: this.#l2tp.status() }),
       ...(this.#pptp !== undefined && { pptp: this.#pptp.status() }),
       ...(this.#ikev2 !== undefined && { ikev2: this.#ikev2.status() }),
+      ...(radius !== undefined && { radius }),
       sessions: this.#sessions.list(),
       dataplane: this.#dataplane.status(),
       ...(this.#forwardingStatus !== undefined && { forwarding: this.#forwardingStatus }),
@@ -312,6 +326,7 @@ export class Server {
       this.#attempt('ikev2', () => this.#ikev2?.stop()),
     ])
     this.#ipsec?.close()
+    await this.#attempt('radius', () => this.#radius.stop())
     this.#dataplane.flush()
     await this.#routing
     await this.#attempt('forwarding', () => this.#forwarding?.revert())
@@ -440,14 +455,15 @@ export class Server {
     this.#pptp = listener
   }
 
-  #makeAuthenticator(): LocalAuthenticator {
+  #makeAuthenticator(): Authenticator {
     const { auth } = this.#config
-    return new LocalAuthenticator({
+    const local = new LocalAuthenticator({
       users: this.#users,
       methods: proofMethods(auth, this.#config.eap),
       lockout: this.#lockout,
       log: this.#log,
     })
+    return this.#radius.authenticator(auth.methods, local)
   }
 
   #loseDevice(reason: string): void {
