@@ -97,6 +97,15 @@ export class L2tpClient implements Waiting {
     this.ppp.start()
   }
 
+  /** Connects, and waits for PPP. Rejects with what PPP says when it does not come up. */
+  async up(): Promise<this> {
+    const { server } = this.#options
+    await server.run(this.connect())
+    for (let i = 0; i < 40 && !this.ppp.isUp; i++) await server.elapse(250)
+    if (!this.ppp.isUp) throw new Error(`no PPP: ${this.ppp.failure ?? this.messages.join()}`)
+    return this
+  }
+
   /** Sends an IP packet in the call. */
   send(packet: Uint8Array): void {
     this.ppp.send(packet)
@@ -193,7 +202,7 @@ export class L2tpClient implements Waiting {
   #transmitControl({ ns, bytes }: Unacknowledged): void {
     putU16(bytes, 8, ns)
     putU16(bytes, 10, this.#nr)
-    this.#udp(bytes)
+    this.sendMessage(bytes)
   }
 
   onTime(nowMs: number): void {
@@ -252,7 +261,7 @@ export class L2tpClient implements Waiting {
     putU16(zeroLengthBody, 4, this.#peerTunnelId)
     putU16(zeroLengthBody, 8, this.#ns)
     putU16(zeroLengthBody, 10, this.#nr)
-    this.#udp(zeroLengthBody)
+    this.sendMessage(zeroLengthBody)
   }
 
   // Data
@@ -264,11 +273,19 @@ export class L2tpClient implements Waiting {
     if (hasLength) putU16(head, 2, head.length + frame.length)
     putU16(head, head.length - 4, this.#peerTunnelId)
     putU16(head, head.length - 2, this.#peerSessionId)
-    this.#udp(concatBytes(head, frame))
+    this.sendMessage(concatBytes(head, frame))
   }
 
-  /** With a checksum over the addresses that the client knows: a NAT makes it wrong on its way. */
-  #udp(content: Uint8Array): void {
+  /** Of the tunnel, as the server assigned it. */
+  get peerTunnelId(): number {
+    return this.#peerTunnelId
+  }
+
+  /**
+   * An L2TP message in UDP, with a checksum over the addresses that the client knows: a NAT makes it
+   * wrong on its way.
+   */
+  sendMessage(content: Uint8Array): void {
     const packet = new Uint8Array(8 + content.length)
     putU16(packet, 0, this.persona.l2tpPort)
     putU16(packet, 2, 1701)

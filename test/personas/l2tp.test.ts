@@ -20,12 +20,7 @@ function setUp(t: Test, who: L2tpPersona) {
       ...{ server, userName: 'alice', password: secretWord, seed: ++seed },
       ...more,
     })
-  const up = async (client: L2tpClient) => {
-    await server.run(client.connect())
-    for (let i = 0; i < 40 && !client.ppp.isUp; i++) await server.elapse(250)
-    if (!client.ppp.isUp) throw new Error(`no PPP: ${client.ppp.failure ?? client.messages.join()}`)
-    return client
-  }
+  const up = (client: L2tpClient) => client.up()
   return { server, dial, up }
 }
 

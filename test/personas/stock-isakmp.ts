@@ -118,6 +118,11 @@ export class StockIsakmp implements Waiting {
     return this.#sa?.suite
   }
 
+  /** Of the newest ISAKMP SA. */
+  get cookies(): CookiePair {
+    return this.#current.cookies
+  }
+
   /** Is switched off: nothing is sent or answered any more. */
   vanish(): void {
     this.#isGone = true
@@ -372,7 +377,7 @@ export class StockIsakmp implements Waiting {
       [{ type: 'HASH', data: confirmation }],
       chain,
     )
-    if (third !== undefined) this.#transmitIke(third)
+    if (third !== undefined) this.transmitIke(third)
     if (before !== undefined) this.deleteEsp(before)
   }
 
@@ -473,7 +478,7 @@ export class StockIsakmp implements Waiting {
       [{ type: 'HASH', data: hash }, ...payloads],
       this.#chain(messageId),
     )
-    if (message !== undefined) this.#transmitIke(message)
+    if (message !== undefined) this.transmitIke(message)
   }
 
   #informed(header: IsakmpHeader, bytes: Uint8Array): void {
@@ -536,7 +541,7 @@ export class StockIsakmp implements Waiting {
     this.#options.server.network.send({ from, to, bytes: bytes.slice() })
   }
 
-  #transmitIke(message: Uint8Array): void {
+  transmitIke(message: Uint8Array): void {
     this.#transmit(this.#isFloated ? concatBytes(new Uint8Array(4), message) : message)
   }
 
@@ -545,7 +550,7 @@ export class StockIsakmp implements Waiting {
     return new Promise((resolve, reject) => {
       const dueMs = this.#options.server.nowMs + (this.persona.retransmitMs[0] ?? 1000)
       this.#pending.set(key, { datagrams: [message], resolve, reject, tries: 0, dueMs })
-      this.#transmitIke(message)
+      this.transmitIke(message)
     })
   }
 
@@ -560,7 +565,7 @@ export class StockIsakmp implements Waiting {
       }
       pending.dueMs = nowMs + waitMs
       this.repetitions++
-      for (const bytes of pending.datagrams) this.#transmitIke(bytes)
+      for (const bytes of pending.datagrams) this.transmitIke(bytes)
     }
   }
 
