@@ -2,7 +2,7 @@
  * The other side of the IKEv2 bench, a process of its own: dials with our initiator, configures its TUN
  * device and carries packets until it is told to stop; SIGUSR1 rekeys the Child SA, SIGUSR2 the IKE SA.
  * Arguments: server, own address, fingerprint of the server's certificate (SHA-256, hexadecimal), user,
- * cipher of ESP (`aes-128-gcm`, …). The password comes on standard input.
+ * cipher of ESP (`aes-128-gcm`, …), `plain` for ESP without UDP. The password comes on standard input.
  */
 import { text } from 'node:stream/consumers'
 import { fromHex } from '../lib/core/bytes.ts'
@@ -14,16 +14,17 @@ import { Ikev2Dial } from '../lib/server/ikev2-dial.ts'
 import { espCiphers } from './ikev2-ciphers.ts'
 import { Ikev2Host, mtuBytes } from './ikev2-host.ts'
 
-const [server = '', own = '', fingerprint = '', userName = '', cipher = 'aes-128-gcm'] =
+const [server = '', own = '', fingerprint = '', userName = '', cipher = 'aes-128-gcm', wrapping] =
   process.argv.slice(2)
+const takesPlainEsp = wrapping === 'plain'
 const password = Secret.fromText((await text(process.stdin)).trim())
 const espAlgorithms = espCiphers[cipher]
 if (espAlgorithms === undefined) throw new SystemError(`no cipher ${cipher}`)
-const host = new Ikev2Host(own)
+const host = new Ikev2Host(own, takesPlainEsp)
 const { dataplane } = host
 const serverSha256 = fromHex(fingerprint)
 const dial = new Ikev2Dial(
-  { userName, password, serverSha256, wantsIpv6: false, espAlgorithms },
+  { userName, password, serverSha256, wantsIpv6: false, espAlgorithms, takesPlainEsp },
   dataplane,
 )
 const connection = host.start(dial, server)

@@ -22,7 +22,7 @@ export class Ikev2Host {
   readonly #sockets: IkeSockets
   readonly #dialler: Ikev2Dialler
 
-  constructor(address: string) {
+  constructor(address: string, takesPlainEsp = false) {
     this.#address = address
     this.#wheel.start(systemClock)
     this.dataplane = openDataplane({ mtuBytes, tunName: 'dial%d' })
@@ -34,7 +34,7 @@ export class Ikev2Host {
       memory,
       esp: new EspReceiver(memory, database),
       hosts: [address],
-      takesPlainEsp: false,
+      takesPlainEsp,
       onLost: reason => process.stderr.write(`bench client: socket lost: ${reason}\n`),
     })
     sockets.open()

@@ -8,7 +8,14 @@ import { fileURLToPath } from 'node:url'
 import { stringify } from 'yaml'
 import { ownCertificateFiles } from '../lib/certificates/own-certificate.ts'
 import { SystemError } from '../lib/core/errors.ts'
-import { type FlowResult, measureFlow, serveIperf } from './iperf.ts'
+import {
+  cpuSecondsOf,
+  type FlowResult,
+  measureFlow,
+  measurePackets,
+  type PacketResult,
+  serveIperf,
+} from './iperf.ts'
 import { stop, Wire } from './namespaces.ts'
 
 const program = fileURLToPath(new URL('../bin/openras.js', import.meta.url))
@@ -16,6 +23,8 @@ const clientProgram = fileURLToPath(new URL('./ikev2-client.js', import.meta.url
 const callsProgram = fileURLToPath(new URL('./ikev2-calls.js', import.meta.url))
 const user = { name: 'bench', password: 'bench-password' }
 const startTimeoutMs = 60_000
+/** For each call of many, ms. */
+const callTimeoutMs = 100
 const tunnelServer = '10.87.0.1'
 
 export class Ikev2Pair {
@@ -50,6 +59,8 @@ export class Ikev2Pair {
           users: [user],
           state: { directory: state },
           sstp: { enabled: false },
+          // Where a client does not ask for UDP, ESP goes without it.
+          ikev2: { plainEsp: true },
           log: { level: 'warn' },
         }),
         { mode: 0o600 },
@@ -68,10 +79,10 @@ export class Ikev2Pair {
     }
   }
 
-  /** Hangs up the tunnel, if there is one, and dials with this cipher of ESP. */
-  async dial(cipher: string): Promise<void> {
+  /** Hangs up the tunnel, if there is one, and dials with this cipher of ESP; `plain` does without UDP. */
+  async dial(cipher: string, wrapping: 'udp' | 'plain' = 'udp'): Promise<void> {
     if (this.#client !== undefined) await stop(this.#client, 10_000)
-    this.#client = this.#spawnClient(clientProgram, [cipher])
+    this.#client = this.#spawnClient(clientProgram, [cipher, wrapping])
     await firstOutput(this.#client, 'the client')
   }
 
@@ -89,6 +100,25 @@ export class Ikev2Pair {
     )
   }
 
+  /** UDP datagrams of `payloadBytes` as fast as they go from the client's side: those that arrived. */
+  measurePackets(
+    direction: 'up' | 'down',
+    payloadBytes: number,
+    seconds: number,
+  ): Promise<PacketResult> {
+    const from = this.#wire.a
+    const isReverse = direction === 'down'
+    return measurePackets(
+      { from, target: tunnelServer, streams: 1, seconds, isReverse, payloadBytes },
+      this.#server.pid ?? 0,
+    )
+  }
+
+  /** User and system time of the server so far, seconds. */
+  get serverCpuSeconds(): number {
+    return cpuSecondsOf(this.#server.pid ?? 0)
+  }
+
   /** Resident memory of the server now, MiB. */
   get serverMemoryMiB(): number {
     const status = readFileSync(`/proc/${this.#server.pid ?? 0}/status`, 'utf8')
@@ -104,7 +134,7 @@ export class Ikev2Pair {
     if (this.#client !== undefined) await stop(this.#client, 10_000)
     this.#client = undefined
     const dialler = this.#spawnClient(callsProgram, [String(calls), String(parallel)])
-    const line = await firstOutput(dialler, 'the dialler')
+    const line = await firstOutput(dialler, 'the dialler', startTimeoutMs + calls * callTimeoutMs)
     await whileUp(JSON.parse(line) as { calls: number; seconds: number })
     await stop(dialler, 60_000)
   }
@@ -133,11 +163,15 @@ export class Ikev2Pair {
   }
 }
 
-function firstOutput(child: ChildProcess, who: string): Promise<string> {
+function firstOutput(
+  child: ChildProcess,
+  who: string,
+  patienceMs = startTimeoutMs,
+): Promise<string> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(
-      () => reject(new SystemError(`${who} said nothing for ${startTimeoutMs / 1000} s`)),
-      startTimeoutMs,
+      () => reject(new SystemError(`${who} said nothing for ${patienceMs / 1000} s`)),
+      patienceMs,
     )
     child.stdout?.once('data', data => {
       clearTimeout(timer)

@@ -5,7 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Bench, BenchContext } from './bench.ts'
 import { Ikev2Pair } from './ikev2-server.ts'
-import type { FlowResult } from './iperf.ts'
+import type { FlowResult, PacketResult } from './iperf.ts'
 import { OpenvpnPeer } from './peers/openvpn.ts'
 import { PrototypePeer } from './peers/prototype.ts'
 import { StrongswanPeer } from './peers/strongswan.ts'
@@ -22,6 +22,10 @@ interface Peer extends Contender {
 /** Sockets drain before the next contender runs. */
 const pauseMs = 500
 const directions = ['up', 'down'] as const
+/** IP packets of 64 bytes: what IPv4 and UDP leave of them. */
+const smallPayloadBytes = 64 - 20 - 8
+/** How long idle calls are watched, ms. */
+const idleWatchMs = 10_000
 
 export const bench: Bench = {
   name: 'ikev2',
@@ -44,7 +48,10 @@ export const bench: Bench = {
         for (const peer of peers.values()) await peer.close()
         peers.clear()
         await ciphers(context, pair)
+        await plainEsp(context, pair)
+        await smallPackets(context, pair)
         await setUps(context, pair)
+        await idleCalls(context, pair)
       } finally {
         await pair.close()
       }
@@ -93,46 +100,97 @@ async function goodput(
 }
 
 async function ciphers(context: BenchContext, pair: Ikev2Pair): Promise<void> {
-  const repetitions = context.isQuick ? 1 : 3
   for (const cipher of ['aes-256-gcm', 'aes-256-cbc-sha256', 'chacha20-poly1305']) {
     context.say(cipher)
     await pair.dial(cipher)
-    for (const direction of directions) {
-      const results: FlowResult[] = []
-      for (let i = 0; i < repetitions; i++) {
-        results.push(await pair.measure(direction, 4, context.isQuick ? 1 : 3))
-      }
-      context.row({
-        name: `ikev2/${cipher}/${direction}/4`,
-        unit: 'Gbit/s',
-        samples: results.map(result => result.gbitPerSecond),
-        gbitPerCpuSecond: median(results.map(result => result.gbitPerCpuSecond)),
-      })
+    await fourStreams(context, pair, cipher)
+  }
+}
+
+/** ESP as IP protocol 50: the kernel neither joins nor cuts it for us. */
+async function plainEsp(context: BenchContext, pair: Ikev2Pair): Promise<void> {
+  context.say('ESP without UDP')
+  await pair.dial('aes-128-gcm', 'plain')
+  await fourStreams(context, pair, 'aes-128-gcm-plain-esp')
+}
+
+async function fourStreams(context: BenchContext, pair: Ikev2Pair, name: string): Promise<void> {
+  const repetitions = context.isQuick ? 1 : 3
+  for (const direction of directions) {
+    // The client is a new process: its code is not compiled yet.
+    await pair.measure(direction, 4, 1)
+    const results: FlowResult[] = []
+    for (let i = 0; i < repetitions; i++) {
+      results.push(await pair.measure(direction, 4, context.isQuick ? 1 : 3))
     }
+    context.row({
+      name: `ikev2/${name}/${direction}/4`,
+      unit: 'Gbit/s',
+      samples: results.map(result => result.gbitPerSecond),
+      gbitPerCpuSecond: median(results.map(result => result.gbitPerCpuSecond)),
+    })
+  }
+}
+
+async function smallPackets(context: BenchContext, pair: Ikev2Pair): Promise<void> {
+  const repetitions = context.isQuick ? 1 : 3
+  context.say('packets of 64 bytes')
+  await pair.dial('aes-128-gcm')
+  for (const direction of directions) {
+    await pair.measurePackets(direction, smallPayloadBytes, 1)
+    const results: PacketResult[] = []
+    for (let i = 0; i < repetitions; i++) {
+      const seconds = context.isQuick ? 1 : 3
+      results.push(await pair.measurePackets(direction, smallPayloadBytes, seconds))
+    }
+    context.row({
+      name: `ikev2/packets-64/${direction}/1`,
+      unit: '1/s',
+      samples: results.map(result => result.packetsPerSecond),
+    })
+    context.row({
+      name: `ikev2/packets-64/${direction}/server`,
+      unit: '1/CPU-s',
+      samples: results.map(result => result.packetsPerCpuSecond),
+    })
   }
 }
 
 /** Calls from one client process, EAP-MSCHAPv2 and ECP-256: how many come up a second. */
 async function setUps(context: BenchContext, pair: Ikev2Pair): Promise<void> {
-  const calls = context.isQuick ? 50 : 1000
+  const calls = context.isQuick ? 50 : 500
   const repetitions = context.isQuick ? 1 : 3
   const perSecond: number[] = []
-  const kibPerCall: number[] = []
+  const perCpuSecond: number[] = []
   for (let i = 0; i < repetitions; i++) {
     context.say(`${calls} calls, round ${i + 1} of ${repetitions}`)
-    const before = pair.serverMemoryMiB
+    const before = pair.serverCpuSeconds
     await pair.withCalls(calls, 8, async ({ seconds }) => {
       perSecond.push(calls / seconds)
-      await delay(2000)
-      kibPerCall.push(((pair.serverMemoryMiB - before) * 1024) / calls)
+      perCpuSecond.push(calls / (pair.serverCpuSeconds - before))
     })
     await delay(pauseMs)
   }
   context.row({ name: 'ikev2/set-ups/in/8', unit: '1/s', samples: perSecond })
-  // Later rounds find memory that earlier ones gave back to the allocator, not to the system.
-  context.row({
-    name: `ikev2/idle-call/memory/${calls}`,
-    unit: 'KiB',
-    samples: kibPerCall.slice(0, 1),
+  context.row({ name: 'ikev2/set-ups/server', unit: '1/CPU-s', samples: perCpuSecond })
+}
+
+/** Calls that are up and carry nothing: how long they take to build, what they hold, what they cost. */
+async function idleCalls(context: BenchContext, pair: Ikev2Pair): Promise<void> {
+  const calls = context.isQuick ? 200 : 10_000
+  context.say(`${calls} idle calls`)
+  const beforeMiB = pair.serverMemoryMiB
+  await pair.withCalls(calls, 16, async ({ seconds }) => {
+    // Collections end, and what set-ups took for a moment is given back.
+    await delay(idleWatchMs / 2)
+    const kib = ((pair.serverMemoryMiB - beforeMiB) * 1024) / calls
+    const cpuBefore = pair.serverCpuSeconds
+    await delay(idleWatchMs)
+    const share = ((pair.serverCpuSeconds - cpuBefore) / idleWatchMs) * 1000
+    const row = (what: string, unit: string, value: number) =>
+      context.row({ name: `ikev2/idle-calls/${what}/${calls}`, unit, samples: [value] })
+    row('build', 's', seconds)
+    row('memory', 'KiB', kib)
+    row('cpu', '%', share * 100)
   })
 }

@@ -50,25 +50,71 @@ export async function serveIperf(wire: Wire, end: End): Promise<() => Promise<vo
 
 /** Runs one flow and watches what it costs the process `pid`. Throws SystemError when it fails. */
 export async function measureFlow(flow: Flow, pid: number): Promise<FlowResult> {
-  const args = ['-J', '-c', flow.target, '-t', String(flow.seconds), '-P', String(flow.streams)]
-  if (flow.isReverse) args.push('-R')
-  const before = cpuSecondsOf(pid)
-  const { stdout } = await promisify(execFile)(
-    'ip',
-    ['netns', 'exec', flow.from.namespace, 'iperf3', ...args],
-    { maxBuffer: 64 * 1024 * 1024, timeout: (flow.seconds + 20) * 1000 },
-  ).catch((error: Error & { stdout?: string }) => {
-    throw new SystemError(`iperf3 to ${flow.target}: ${iperfError(error.stdout) ?? error.message}`)
-  })
-  const cpuSeconds = cpuSecondsOf(pid) - before
-  const { end } = JSON.parse(stdout) as {
-    end: { sum_received: { bits_per_second: number; bytes: number } }
-  }
+  const { end, cpuSeconds } = await runIperf(flow, [], pid)
   return {
     gbitPerSecond: end.sum_received.bits_per_second / 1e9,
     cpuSeconds,
     gbitPerCpuSecond: (end.sum_received.bytes * 8) / 1e9 / cpuSeconds,
   }
+}
+
+export interface PacketResult {
+  /** What arrived, 1/s. */
+  readonly packetsPerSecond: number
+  readonly packetsPerCpuSecond: number
+}
+
+/**
+ * UDP datagrams of `payloadBytes`, sent as fast as they go: more than arrive. Throws SystemError when it
+ * fails.
+ */
+export async function measurePackets(
+  flow: Flow & { readonly payloadBytes: number },
+  pid: number,
+): Promise<PacketResult> {
+  const args = ['-u', '-b', '0', '-l', String(flow.payloadBytes)]
+  const { end, cpuSeconds } = await runIperf(flow, args, pid)
+  const arrived = end.sum_received.packets - end.sum_received.lost_packets
+  return {
+    packetsPerSecond: arrived / end.sum_received.seconds,
+    packetsPerCpuSecond: arrived / cpuSeconds,
+  }
+}
+
+/** The end of iperf3's report. */
+interface IperfEnd {
+  readonly sum_received: {
+    readonly bits_per_second: number
+    readonly bytes: number
+    readonly seconds: number
+    /** UDP only. */
+    readonly packets: number
+    readonly lost_packets: number
+  }
+}
+
+async function runIperf(
+  flow: Flow,
+  extra: readonly string[],
+  pid: number,
+): Promise<{ readonly end: IperfEnd; readonly cpuSeconds: number }> {
+  const { target, seconds, streams } = flow
+  const args = ['-J', '-c', target, '-t', String(seconds), '-P', String(streams), ...extra]
+  if (flow.isReverse) args.push('-R')
+  const before = cpuSecondsOf(pid)
+  const { stdout } = await promisify(execFile)(
+    'ip',
+    ['netns', 'exec', flow.from.namespace, 'iperf3', ...args],
+    { maxBuffer: 64 * 1024 * 1024, timeout: (seconds + 20) * 1000 },
+  ).catch((error: Error & { stdout?: string }) => {
+    throw new SystemError(`iperf3 to ${target}: ${iperfError(error.stdout) ?? error.message}`)
+  })
+  const cpuSeconds = cpuSecondsOf(pid) - before
+  const { end } = JSON.parse(stdout) as { end: Partial<IperfEnd> }
+  if (end.sum_received === undefined) {
+    throw new SystemError(`iperf3 to ${target}: ${iperfError(stdout) ?? 'it says nothing'}`)
+  }
+  return { end: { sum_received: end.sum_received }, cpuSeconds }
 }
 
 function iperfError(output: string | undefined): string | undefined {

@@ -1,5 +1,5 @@
 /**
- * strongSwan with ESP in user space (kernel-libipsec) at both ends, AES-128-GCM in UDP. Its openssl
+ * strongSwan with ESP in user space (kernel-libipsec) at both ends, in UDP. Its openssl
  * plugin stands first: with the generic one it would be several times slower, and flatter us.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
@@ -28,8 +28,14 @@ export class StrongswanPeer {
     this.#stopIperf = stopIperf
   }
 
-  /** Undefined when it cannot be had; `say` tells why. Throws SystemError when it does not connect. */
-  static async start(say: (text: string) => void): Promise<StrongswanPeer | undefined> {
+  /**
+   * Undefined when it cannot be had; `say` tells why. `espProposal` is written as strongSwan does. Throws
+   * SystemError when it does not connect.
+   */
+  static async start(
+    say: (text: string) => void,
+    espProposal = 'aes128gcm16',
+  ): Promise<StrongswanPeer | undefined> {
     for (const [command, name] of [
       [program, 'strongswan-charon'],
       ['swanctl', 'strongswan-swanctl'],
@@ -42,8 +48,8 @@ export class StrongswanPeer {
     const wire = new Wire('sw')
     try {
       const [, pid] = [
-        startCharon(wire, wire.a, wire.b, folder, insideA, insideB),
-        startCharon(wire, wire.b, wire.a, folder, insideB, insideA),
+        startCharon(wire, wire.a, wire.b, folder, [insideA, insideB], espProposal),
+        startCharon(wire, wire.b, wire.a, folder, [insideB, insideA], espProposal),
       ]
       await delay(1500)
       for (const end of [wire.a, wire.b])
@@ -82,8 +88,8 @@ function startCharon(
   end: End,
   other: End,
   folder: string,
-  inside: string,
-  otherInside: string,
+  [inside, otherInside]: readonly [string, string],
+  espProposal: string,
 ): number {
   const name = join(folder, end.namespace)
   const socket = `unix://${name}.vici`
@@ -115,7 +121,7 @@ function startCharon(
   children { c {
     local_ts = ${inside}/32
     remote_ts = ${otherInside}/32
-    esp_proposals = aes128gcm16 } }
+    esp_proposals = ${espProposal} } }
 } }
 secrets { ike { secret = "bench" } }
 `,

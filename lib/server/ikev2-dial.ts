@@ -29,6 +29,8 @@ export interface Ikev2DialSettings {
   readonly wantsIpv6: boolean
   readonly ikeAlgorithms?: IkeAlgorithms
   readonly espAlgorithms?: EspAlgorithms
+  /** ESP as IP protocol 50 where no NAT is in the way; in UDP when absent. */
+  readonly takesPlainEsp?: boolean
 }
 
 export interface Ikev2DialEnd {
@@ -95,7 +97,7 @@ export class Ikev2Dial implements IkeConnectionOwner {
       ],
       vendorIds: [],
       timing: defaultTiming,
-      features: { ...defaultFeatures, forcesEncapsulation: true },
+      features: { ...defaultFeatures, forcesEncapsulation: this.#settings.takesPlainEsp !== true },
     }
   }
 
