@@ -1,0 +1,175 @@
+/** Multilink through the whole server: calls of one user over PPTP become one port of the dataplane. */
+import t, { type Test } from 'tap'
+import { concatBytes, toHex } from '../../lib/core/bytes.ts'
+import { formatIpv4 } from '../../lib/core/ip-address.ts'
+import { SeededRandom } from '../../lib/core/random.ts'
+import { Secret } from '../../lib/core/secret.ts'
+import { createMemoryDataplane, StackSlotPool } from '../../lib/dataplane/index.ts'
+import { BundleTable } from '../../lib/ppp/multilink/bundle-table.ts'
+import type { CompressionSettings } from '../../lib/ppp/settings.ts'
+import { PptpDialler, PptpListener } from '../../lib/pptp/index.ts'
+import { PppCalls } from '../../lib/server/ppp-call.ts'
+import { PppDial } from '../../lib/server/ppp-dial.ts'
+import { udp } from '../dataplane/packets.ts'
+import { FakePacketSocket, join } from '../pptp/packet-socket.ts'
+import { DialIn, secretWord } from '../support/dial-in.ts'
+
+const encrypted: CompressionSettings = {
+  encryption: 'required',
+  strengths: [128],
+  allowsStateful: false,
+  prefersStateful: false,
+  hasMppc: false,
+}
+
+/** A server with PPTP, and a client of ours that dials it as often as it likes. */
+async function setUp(t: Test, compression?: CompressionSettings, linksPerBundle = 3) {
+  const server = new DialIn({ ipv4: '10.87.0.10-10.87.0.20', hasIpv6: false })
+  const { clock, wheel, dataplane } = server
+  const bundlesOf = (plane: typeof dataplane, seed: number) =>
+    new BundleTable({
+      ...{ dataplane: plane, clock, wheel, linksPerBundle, mrruBytes: 1600 },
+      slots: new StackSlotPool(plane.memory, 2048, 64),
+      random: new SeededRandom(seed),
+    })
+  const bundles = bundlesOf(dataplane, 1)
+  const socket = new FakePacketSocket(dataplane.memory)
+  const listener = new PptpListener({
+    addresses: [{ host: '127.0.0.1', port: 0 }],
+    hostName: 'openras',
+    links: new PppCalls({
+      ...server.services,
+      bundles,
+      settings: { ...server.services.settings, ...(compression !== undefined && { compression }) },
+    }),
+    ...{ dataplane, socket, clock, wheel },
+    random: new SeededRandom(2),
+    log: server.log,
+  })
+  await listener.start()
+  const port = listener.status().addresses[0]?.port ?? 0
+  const other = createMemoryDataplane({ mtuBytes: 1400, clock })
+  other.dataplane.start()
+  const otherSocket = new FakePacketSocket(other.dataplane.memory)
+  join(socket, otherSocket)
+  let fragmentCount = 0
+  const { onSent } = socket
+  socket.onSent = () => {
+    // behind a GRE header of 12 or of 16 bytes
+    const isFragment = ({ bytes }: { bytes: Uint8Array }) =>
+      /^.{24}(.{8})?ff03003d/.test(toHex(bytes))
+    fragmentCount += socket.sent.filter(isFragment).length
+    onSent()
+  }
+  const services = {
+    ...{ dataplane: other.dataplane, clock, wheel, random: new SeededRandom(3) },
+    bundles: bundlesOf(other.dataplane, 4),
+  }
+  const dialler = new PptpDialler({ ...services, socket: otherSocket })
+  const dial = async (userName = 'alice') => {
+    const call = new PppDial(
+      {
+        userName,
+        password: Secret.fromText(secretWord),
+        authentication: ['mschapv2'],
+        mruBytes: 1400,
+        wantsIpv6: false,
+        ...(compression !== undefined && { compression }),
+      },
+      services,
+    )
+    await dialler.dial({ host: '127.0.0.1', port, links: call })
+    return call
+  }
+  t.teardown(async () => {
+    server.sessions.drain()
+    server.sessions.disconnectAll('nas-reboot')
+    const stopped = listener.stop()
+    for (let i = 0; i < 60 && listener.status().connections > 0; i++) await server.elapse(500)
+    await stopped
+    dialler.close()
+    other.dataplane.stop()
+    dataplane.stop()
+    if (!socket.isWhole || !otherSocket.isWhole) throw new Error('a slot was not given back')
+    if (server.sessions.size + server.ipv4Pool.leasedCount > 0) throw new Error('something is left')
+  })
+  /** GRE may overtake the control connection: LCP's restart timer has to run. */
+  const meanwhile = async <T>(promise: Promise<T>): Promise<T> => {
+    let isOver = false
+    const end = () => {
+      isOver = true
+    }
+    promise.then(end, end)
+    for (let i = 0; i < 120 && !isOver; i++) await server.elapse(500, 100)
+    return promise
+  }
+  return { server, bundles, dial, client: other, fragments: () => fragmentCount, meanwhile }
+}
+
+const ids = (packets: readonly Uint8Array[]) => packets.map(packet => toHex(packet.slice(28, 30)))
+
+for (const [name, compression] of [
+  ['in clear', undefined],
+  ['with MPPE-128 over the bundle', encrypted],
+] as const) {
+  t.test(`two calls of a user are one port and one address, ${name}`, async t => {
+    const { server, bundles, dial, client, fragments, meanwhile } = await setUp(t, compression)
+    const first = await dial()
+    const up = await meanwhile(first.up)
+    const second = await dial()
+    await meanwhile(second.joined)
+    await server.until(() => server.sessions.upCount === 2)
+    t.equal(server.ipv4Pool.leasedCount, 1)
+    t.equal(bundles.size, 1)
+    const [address, host] = [formatIpv4(up.localAddress), '10.1.2.3']
+    const payload = (i: number) => concatBytes(Uint8Array.of(i >>> 8, i), new Uint8Array(1200))
+    const towardsHost = Array.from({ length: 20 }, (_, i) =>
+      udp({ source: address, destination: host, payload: payload(i) }),
+    )
+    for (const packet of towardsHost) {
+      client.memoryDevice.fromHost(packet)
+      await server.elapse(20, 10)
+    }
+    await server.until(() => server.host.toHost.length >= 20)
+    t.same(ids(server.host.toHost), ids(towardsHost), 'up, in order')
+    for (let i = 0; i < 20; i++) {
+      server.host.fromHost(udp({ source: host, destination: address, payload: payload(i) }))
+      await server.elapse(20, 10)
+    }
+    await server.until(() => client.memoryDevice.toHost.length >= 20)
+    t.same(ids(client.memoryDevice.toHost), ids(towardsHost), 'down')
+    t.ok(fragments() >= 20, 'as fragments')
+    second.hangUp()
+    await meanwhile(second.closed)
+    await server.until(() => server.sessions.size === 1)
+    t.equal(server.ipv4Pool.leasedCount, 1, 'the bundle goes on')
+    first.hangUp()
+    await meanwhile(first.closed)
+    await server.until(() => server.sessions.size === 0)
+    t.equal(bundles.size, 0)
+  })
+}
+
+t.test('users never share a bundle, and a bundle takes no more links than it may have', async t => {
+  const { server, bundles, dial, meanwhile } = await setUp(t, undefined, 1)
+  await meanwhile((await dial('alice')).up)
+  await meanwhile((await dial('bob')).up)
+  t.equal(bundles.size, 2)
+  t.equal(server.ipv4Pool.leasedCount, 2)
+  const third = await dial('alice')
+  await meanwhile(third.closed)
+  t.equal(bundles.counters.get('multilink-too-many-links'), 1)
+  t.equal(bundles.size, 2)
+})
+
+t.test('the first call of a bundle takes the others along', async t => {
+  const { server, dial, meanwhile } = await setUp(t)
+  const first = await dial()
+  await meanwhile(first.up)
+  const second = await dial()
+  await meanwhile(second.joined)
+  first.hangUp()
+  await meanwhile(Promise.all([first.closed, second.closed]))
+  await server.until(() => server.sessions.size === 0)
+  t.equal(server.ipv4Pool.leasedCount, 0)
+})
