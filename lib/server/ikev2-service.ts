@@ -95,6 +95,7 @@ function callServices(
       authorities,
       random,
       ...(services.eapMethods !== undefined && { eapMethods: services.eapMethods }),
+      ...(services.relayedEap !== undefined && { relayedEap: services.relayedEap }),
     }),
     limits: tunnelLimits(config),
   }

@@ -5,6 +5,7 @@ import type { ClientAuthorities } from '../certificates/client-authorities.ts'
 import type { Config } from '../config.ts'
 import type { RandomSource } from '../core/random.ts'
 import { EncryptionId, IntegrityId, KeyExchangeId, PrfId } from '../crypto/transforms.ts'
+import type { EapConversationMaker } from '../eap/conversation.ts'
 import { Md5ServerMethod } from '../eap/md5-method.ts'
 import type { EapServerMethodMaker } from '../eap/method.ts'
 import { Mschapv2ServerMethod } from '../eap/mschapv2-method.ts'
@@ -31,10 +32,12 @@ export interface SettingsParts {
   readonly random: RandomSource
   /** Offered before those that `auth` names. */
   readonly eapMethods?: readonly EapServerMethodMaker[]
+  /** Who holds the conversations instead of us. */
+  readonly relayedEap?: EapConversationMaker
 }
 
 export function responderSettings(parts: SettingsParts): ResponderSettings {
-  const { config, authorities, random } = parts
+  const { config, authorities, random, relayedEap: begin } = parts
   const { ikev2 } = config
   const algorithms = algorithmsOf(ikev2.acceptsLegacyAlgorithms)
   const methods = [...(parts.eapMethods ?? []), ...eapMethods(config, random)]
@@ -48,7 +51,9 @@ export function responderSettings(parts: SettingsParts): ResponderSettings {
         identity: identityOf(site.identity),
         secret: site.presharedKey,
       })),
-      ...(methods.length > 0 && { eap: { methods, acceptsEapOnly: false } }),
+      ...((methods.length > 0 || begin !== undefined) && {
+        eap: { methods, acceptsEapOnly: false, ...(begin !== undefined && { begin }) },
+      }),
     },
     signature: defaultSignaturePolicy,
     ikeAlgorithms: algorithms.ike,

@@ -31,6 +31,8 @@ export interface CallServices extends LinkServices {
   readonly authenticator: Authenticator
   /** Begins EAP conversations: ours or relayed. Absent: no EAP over PPP. */
   readonly eap?: EapConversationMaker
+  /** Who holds EAP conversations instead of us, for IKEv2. */
+  readonly relayedEap?: EapConversationMaker
   /** What our own EAP conversations may run, for IKEv2. */
   readonly eapMethods?: readonly EapServerMethodMaker[]
   readonly ipv4Pool: Ipv4Leases

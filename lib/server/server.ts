@@ -23,16 +23,16 @@ import { systemRandom } from '../core/random.ts'
 import { TimerWheel, type WheelEntry } from '../core/timers.ts'
 import type { DataplaneStatus } from '../dataplane/dataplane.ts'
 import { createMemoryDataplane, type Dataplane, openDataplane } from '../dataplane/index.ts'
-import type { Ikev2Status } from '../ikev2/listener.ts'
 import { EapAuthenticator } from '../eap/authenticator.ts'
 import type { EapServerMethodMaker } from '../eap/method.ts'
+import type { Ikev2Status } from '../ikev2/listener.ts'
 import type { AuthenticationProtocol } from '../ppp/settings.ts'
 import type { PptpListener, PptpStatus } from '../pptp/index.ts'
 import { Forwarding, type ForwardingStatus, TunInterface } from '../routing/index.ts'
 import { SstpListener, type SstpStatus } from '../sstp/index.ts'
 import { dhcpSettings } from './client-networks.ts'
-import { Ikev2Service, loadIkeParts } from './ikev2-service.ts'
 import { makeEapMethods, proofMethods } from './eap-methods.ts'
+import { Ikev2Service, loadIkeParts } from './ikev2-service.ts'
 import { insecureChoices } from './insecure-choices.ts'
 import { IpsecService } from './ipsec-service.ts'
 import { L2tpService, type L2tpServiceStatus } from './l2tp-service.ts'
@@ -68,10 +68,10 @@ export interface ReloadResult {
 /** Parts of the configuration that hold from `reload` on; all others wait for a restart. */
 const reloadable: readonly (keyof Config)[] = [
   'auth',
+  'eap',
   'users',
   'policies',
   'filters',
-  'eap',
   'limits',
   'log',
   'nat',
@@ -242,6 +242,7 @@ export class Server {
     const certificates = this.#sstp === undefined ? undefined : loadServerCertificates(config)
     const ike = this.#ikev2 === undefined ? undefined : loadIkeParts(config)
     const applyL2tp = this.#l2tp?.prepare(config)
+    const eapMethods = this.#makeEapMethods(config)
     const before = this.#config
     const changed = changedParts(before, config)
     const applied: string[] = changed.filter(key => reloadable.includes(key))
@@ -256,7 +257,6 @@ export class Server {
       ...held,
       sstp: { ...held.sstp, certificates: config.sstp.certificates },
       ikev2: {
-    const eapMethods = this.#makeEapMethods(config)
         ...config.ikev2,
         isEnabled: before.ikev2.isEnabled,
         takesPlainEsp: before.ikev2.takesPlainEsp,
@@ -279,6 +279,7 @@ export class Server {
     }
     this.#services.authenticator = this.#makeAuthenticator()
     this.#services.settings = callSettings(this.#config)
+    this.#setEap(eapMethods)
     if (ike !== undefined) this.#ikev2?.reload(this.#config, ike, this.#services)
     if (changed.includes('ikev2')) {
       applied.push('ikev2')
@@ -293,7 +294,6 @@ export class Server {
       !isSame(
         { ...before.sstp, certificates: undefined },
         { ...config.sstp, certificates: undefined },
-    this.#setEap(eapMethods)
       )
     const ikev2Changed =
       before.ikev2.isEnabled !== config.ikev2.isEnabled ||
@@ -387,7 +387,20 @@ export class Server {
     })
   }
 
+  /** Throws CertificateError. */
+  #makeEapMethods(config: Config): readonly EapServerMethodMaker[] {
+    return makeEapMethods({ config, users: () => this.#users, random: systemRandom })
+  }
+
+  #setEap(methods: readonly EapServerMethodMaker[]): void {
+    const relayed = this.#radius.conversations()
+    this.#services.eapMethods = methods
+    this.#services.eap = relayed ?? (lowerLayer => new EapAuthenticator({ ...lowerLayer, methods }))
+    if (relayed !== undefined) this.#services.relayedEap = relayed
+  }
+
   async #listen(): Promise<void> {
+    this.#setEap(this.#makeEapMethods(this.#config))
     await this.#listenSstp()
     await this.#listenPptp()
     this.#listenIpsec()
@@ -402,18 +415,7 @@ export class Server {
     }
     const ipsec = new IpsecService(this.#config, this.#services, this.#log)
     this.#ipsec = ipsec
-  /** Throws CertificateError. */
-  #makeEapMethods(config: Config): readonly EapServerMethodMaker[] {
-    return makeEapMethods({ config, users: () => this.#users, random: systemRandom })
-  }
-
-  #setEap(methods: readonly EapServerMethodMaker[]): void {
-    this.#services.eapMethods = methods
-    this.#services.eap = lowerLayer => new EapAuthenticator({ ...lowerLayer, methods })
-  }
-
     if (ikev2.isEnabled) {
-    this.#setEap(this.#makeEapMethods(this.#config))
       const parts = loadIkeParts(this.#config)
       this.#ikev2 = new Ikev2Service(this.#config, parts, this.#services, ipsec, () => this.#users)
     }
@@ -529,12 +531,13 @@ function openPackets(config: Config, onDeviceLost: (reason: string) => void): Da
 }
 
 function callSettings(config: Config): CallSettings {
-  const { addresses, auth, eap, server, tun } = config
+  const { addresses, auth, eap, radius, server, tun } = config
+  const hasEap = eap.methods.length > 0 || radius.authentication.relaysEap
   const compression = compressionSettings(config)
   return {
     serverName: server.name,
     authentication: [
-      ...(eap.methods.length > 0 ? (['eap'] as const) : []),
+      ...(hasEap ? (['eap'] as const) : []),
       ...auth.methods.map(method => protocolOf[method]),
     ],
     mtuBytes: tun.mtuBytes,
