@@ -11,8 +11,8 @@ import { PacketMemory } from './pinned-memory.ts'
 import { TunDevice } from './tun-device.ts'
 import { type OpenedTun, openTun } from './tun-setup.ts'
 
-const MEMORY_BYTES = 64 * 1024 * 1024
-const MEMORY_BACKEND_BYTES = 16 * 1024 * 1024
+const MEMORY_BYTES = 128 * 1024 * 1024
+const MEMORY_BACKEND_BYTES = 32 * 1024 * 1024
 const INTAKE_BYTES = 2 * 1024 * 1024
 const STREAM_SLOTS = 1024
 const MEMORY_BACKEND_STREAM_SLOTS = 256

@@ -27,7 +27,8 @@ const BURST_FRAMES = 128
 /** Reading the clock costs as much as a small packet: look every so many frames (a power of two). */
 const CLOCK_EVERY_FRAMES = 8
 
-const STREAM_SLOT_BYTES = 16_384
+/** Four TLS records: one write of a call hands the kernel that much at a time. */
+const STREAM_SLOT_BYTES = 65_536
 
 const tunReadFrames = Count['tun-read-frames']
 const tunReadBytes = Count['tun-read-bytes']

@@ -33,7 +33,7 @@ const MAX_CONTROL_BACKLOG_BYTES = 64 * 1024
 /** How often at most a machine hears that something came: the hello timer needs no more. */
 const RECEIVED_GRANULARITY_MS = 1_000
 /** Slots of one call on their way to its socket, however many are free. */
-const MAX_SLOTS = 64
+const MAX_SLOTS = 16
 /** PPP protocol numbers below this carry data, RFC 1661 §2. */
 const FIRST_CONTROL_PROTOCOL = 0x8000
 

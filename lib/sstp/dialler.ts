@@ -17,6 +17,7 @@ import type { Dataplane } from '../dataplane/dataplane.ts'
 import type { LinkFactory } from '../ppp/carrier.ts'
 import { Call, type CallCounters } from './call.ts'
 import { ClientCallMachine } from './client-call-machine.ts'
+import { landReads } from './landing.ts'
 import type { HashName } from './wire/attribute.ts'
 import {
   HeadCollector,
@@ -231,6 +232,7 @@ class Attempt implements WheelEntry {
     })
     this.#call = call
     call.start()
+    landReads(this.#socket, bytes => call.receive(bytes))
     return call
   }
 

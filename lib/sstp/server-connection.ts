@@ -15,6 +15,7 @@ import type { TimerWheel, WheelEntry } from '../core/timers.ts'
 import type { Dataplane } from '../dataplane/dataplane.ts'
 import type { LinkFactory } from '../ppp/carrier.ts'
 import { Call } from './call.ts'
+import { landReads } from './landing.ts'
 import { parseProxyHeader } from './proxy-protocol.ts'
 import type { Refusals } from './refusals.ts'
 import { ServerCallMachine } from './server-call-machine.ts'
@@ -229,6 +230,7 @@ export class ServerConnection implements WheelEntry {
     log.debug({ event: 'sstp-call', peer, correlationId, tls }, 'sstp call begins')
     socket.write(acceptedText(wallClock.now()))
     this.call.start()
+    landReads(socket, bytes => this.#receive(bytes))
   }
 
   #sayGoodbye(lastWords?: Uint8Array): void {

@@ -488,7 +488,7 @@ t.test('packets larger than the tunnel', async t => {
 
   t.test('without an address of our own there is no answer, only the count', async t => {
     const clock = new ManualClock()
-    const { dataplane, memoryDevice } = createMemoryDataplane({ clock, memoryBytes: 8 << 20 })
+    const { dataplane, memoryDevice } = createMemoryDataplane({ clock })
     dataplane.start()
     const sink = new CollectingSink(dataplane.memory)
     sink.mtuBytes = 1000
@@ -886,7 +886,7 @@ t.test('status names backend, device and offloads', async t => {
   t.equal(status.tunName, 'memory')
   t.equal(status.mtuBytes, 1500)
   t.equal(dataplane.memory.address, 0)
-  t.equal(dataplane.streamSlots.slotBytes, 16_384)
+  t.equal(dataplane.streamSlots.slotBytes, 65_536)
 })
 
 /** The packet as a host with checksum offload would hand it over. */
