@@ -50,7 +50,7 @@ export interface DataplaneStatus {
 
 export interface Dataplane {
   readonly memory: PinnedMemory
-  /** Output buffers that all stream tunnels (SSTP) share, 16 KiB each. */
+  /** Output buffers that all stream tunnels (SSTP) share, 64 KiB each. */
   readonly streamSlots: SlotPool
   readonly mtuBytes: number
 
