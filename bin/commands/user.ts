@@ -2,9 +2,12 @@
 import { z } from 'zod'
 import { SqliteUserStore } from '../../lib/aaa/users/sqlite-user-store.ts'
 import type { User, UserChanges } from '../../lib/aaa/users/user-store.ts'
+import { formatBase32 } from '../../lib/config/base32.ts'
 import { type Column, chooseFormat, formatTable } from '../../lib/control/table.ts'
 import { ConfigError, UsageError } from '../../lib/core/errors.ts'
 import { formatIpv4, parseIpv4 } from '../../lib/core/ip-address.ts'
+import { randomBytes, systemRandom } from '../../lib/core/random.ts'
+import { Secret } from '../../lib/core/secret.ts'
 import { type Command, callServer, ExitCode, loadConfig, readArguments } from '../command.ts'
 import { readNewPassword } from '../password.ts'
 
@@ -24,6 +27,8 @@ const options = {
   'idle-timeout': { type: 'string' },
   'session-timeout': { type: 'string' },
   reversible: { type: 'boolean' },
+  totp: { type: 'boolean' },
+  'no-totp': { type: 'boolean' },
 } as const
 
 type Values = ReturnType<typeof readArguments<typeof options>>['values']
@@ -48,6 +53,9 @@ user unlock NAME  lifts the lock after failed log-ins, of a user or of a source 
   --must-change-password   the user must choose a new password at the next log-in
   --max-sessions N|default, --idle-timeout SECONDS|default, --session-timeout SECONDS|default
   --reversible             keep the password itself too, encrypted: CHAP-MD5 needs it
+  --totp                   make a key of one-time passwords and print it for an authenticator app; the user
+                           then comes in by PAP only, with the password and six digits behind it
+  --no-totp                without one-time passwords
   --config FILE            the configuration that names the state directory
   --json                   list as JSON
 
@@ -145,7 +153,16 @@ function changesOf(values: Values): UserChanges {
     ...(idle !== undefined && { idleTimeoutMs: limitOf('--idle-timeout', idle, 1000) }),
     ...(session !== undefined && { sessionTimeoutMs: limitOf('--session-timeout', session, 1000) }),
     ...(values.reversible === true && { isReversible: true }),
+    ...(values['no-totp'] === true && { totpKey: undefined }),
+    ...(values.totp === true && { totpKey: newTotpKey() }),
   }
+}
+
+/** 160 bits, as RFC 4226 §4 recommends. It is shown this once. */
+function newTotpKey(): Secret {
+  const key = randomBytes(systemRandom, 20)
+  process.stdout.write(`one-time passwords (SHA-1, 6 digits, 30 seconds): ${formatBase32(key)}\n`)
+  return new Secret(key)
 }
 
 function dialInOf(text: string): 'permit' | 'deny' | 'policy' {

@@ -30,6 +30,7 @@ import type {
 } from './authenticator.ts'
 import type { Lockout } from './lockout.ts'
 import { splitUserName } from './policy/user-name.ts'
+import { TotpVerifier, totpDigits } from './totp.ts'
 import { accountRefusal, authorizationOf } from './users/account.ts'
 import type { User, UserSecrets, UserStore } from './users/user-store.ts'
 
@@ -42,6 +43,8 @@ export interface LocalAuthenticatorOptions {
   readonly log?: Logger
   /** What a new password must have, UTF-16 units. */
   readonly shortestNewPassword?: number
+  /** Outlives this, so that no one-time password is taken twice. */
+  readonly totp?: TotpVerifier
 }
 
 /** What the configuration calls each kind of proof. */
@@ -67,6 +70,7 @@ export class LocalAuthenticator implements Authenticator {
   readonly #wallClock: WallClock
   readonly #log: Logger
   readonly #shortestNewPassword: number
+  readonly #totp: TotpVerifier
 
   constructor(options: LocalAuthenticatorOptions) {
     this.#users = options.users
@@ -75,6 +79,7 @@ export class LocalAuthenticator implements Authenticator {
     this.#wallClock = options.wallClock ?? systemWallClock
     this.#log = options.log ?? silentLogger
     this.#shortestNewPassword = options.shortestNewPassword ?? 8
+    this.#totp = options.totp ?? new TotpVerifier()
   }
 
   async authenticate(request: AuthenticationRequest): Promise<Verdict> {
@@ -99,13 +104,17 @@ export class LocalAuthenticator implements Authenticator {
     const user = found ?? this.#users.decoy
     const secrets = this.#users.secretsOf(user)
     try {
-      const proven = verify(request.userName, proof, secrets)
+      const proven = this.#verify(user, request, secrets)
       if (proven === undefined || found === undefined) {
         proven?.newPassword?.destroy()
         return this.#failed(name, request)
       }
       try {
         this.#lockout.succeed(name)
+        // A second factor that the proof cannot carry is told to who knows the first.
+        if (secrets.totpKey !== undefined && proof.method !== 'pap') {
+          return reject('method-not-allowed', false)
+        }
         return this.#decide(found, proof, proven)
       } finally {
         proven.newPassword?.destroy()
@@ -113,6 +122,7 @@ export class LocalAuthenticator implements Authenticator {
     } finally {
       secrets.ntHash.destroy()
       secrets.password?.destroy()
+      secrets.totpKey?.destroy()
     }
   }
 
@@ -120,6 +130,21 @@ export class LocalAuthenticator implements Authenticator {
   #accountName(sent: string): string {
     const name = withoutDomain(sent)
     return this.#users.find(name) === undefined ? splitUserName(name).user : name
+  }
+
+  /** With a key of one-time passwords the last digits of a PAP password are one. */
+  #verify(user: User, { userName, proof }: AuthenticationRequest, secrets: UserSecrets) {
+    if (secrets.totpKey === undefined || proof.method !== 'pap') {
+      return verify(userName, proof, secrets)
+    }
+    const text = proof.password.exposeText()
+    const password = Secret.fromText(text.slice(0, -totpDigits))
+    const proven = verify(userName, { method: 'pap', password }, secrets)
+    password.destroy()
+    if (proven === undefined) return undefined
+    const code = text.slice(-totpDigits)
+    const isGood = this.#totp.accept(user.id, secrets.totpKey, code, this.#wallClock.now())
+    return isGood ? proven : undefined
   }
 
   #failed(name: string, { call }: AuthenticationRequest): Verdict {

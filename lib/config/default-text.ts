@@ -137,6 +137,7 @@ eap:
 # users:
 #   - name: alice
 #     password: correct horse battery staple
+#     totp: JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP  # then only by PAP: the password and six digits behind it
 #     dialIn: permit        # or deny, or policy
 #     address: 10.87.0.50   # always this address
 #     groups: [staff]

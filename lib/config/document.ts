@@ -65,6 +65,9 @@ const user = z
   .strictObject({
     name: field.userName.describe('Name without domain; case does not matter'),
     password: field.password.describe('The password in clear'),
+    totp: field.totpKey
+      .optional()
+      .describe('Key of one-time passwords (RFC 6238); then only PAP: password, then six digits'),
     dialIn: z
       .enum(['permit', 'deny', 'policy'])
       .default(defaults.user.dialIn)

@@ -11,6 +11,7 @@ import {
   parseIpv6Network,
 } from '../core/ip-address.ts'
 import { Secret } from '../core/secret.ts'
+import { parseBase32 } from './base32.ts'
 
 /** Addresses from `first` to `last`, both included, host order. */
 export interface Ipv4Range {
@@ -102,6 +103,16 @@ export const socketPath = parsedText(
 
 export const password = parsedText('a password of 1 to 256 characters', '"correct horse"', text =>
   text.length >= 1 && text.length <= 256 ? Secret.fromText(text) : undefined,
+)
+
+/** RFC 4226 §4 wants 128 bits; apps in use make 80. */
+export const totpKey = parsedText(
+  'a key of 16 to 103 base32 characters',
+  'JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP',
+  text => {
+    const key = parseBase32(text)
+    return key !== undefined && key.length >= 10 && key.length <= 64 ? new Secret(key) : undefined
+  },
 )
 
 /** 256 characters is the most that MS-CHAPv2 names carry (RFC 2759 §4). */

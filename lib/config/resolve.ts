@@ -35,6 +35,8 @@ export interface SiteConfig {
 export interface UserConfig {
   readonly name: string
   readonly password: Secret
+  /** Key of one-time passwords. */
+  readonly totpKey?: Secret
   readonly dialIn: DialIn
   /** Host order. */
   readonly ipv4Address?: number
@@ -383,7 +385,7 @@ export function checkTogether(
 }
 
 function resolveUser(user: NonNullable<ConfigDocument['users']>[number]): UserConfig {
-  const { name, password, dialIn, groups, address, expires } = user
+  const { name, password, totp, dialIn, groups, address, expires } = user
   const { maxSessions, idleTimeoutSeconds, sessionTimeoutSeconds } = user
   return {
     name,
@@ -391,6 +393,7 @@ function resolveUser(user: NonNullable<ConfigDocument['users']>[number]): UserCo
     dialIn,
     groups,
     isDisabled: user.disabled,
+    ...(totp !== undefined && { totpKey: totp }),
     ...(address !== undefined && { ipv4Address: address }),
     ...(expires !== undefined && { expires }),
     ...(maxSessions !== undefined && { maxSessions: orNone(maxSessions) }),

@@ -7,6 +7,7 @@ import { Lockout } from '../aaa/lockout.ts'
 import { AccessPolicies } from '../aaa/policy/access-policies.ts'
 import type { SessionStatus } from '../aaa/session.ts'
 import { SessionRegistry } from '../aaa/session-registry.ts'
+import { TotpVerifier } from '../aaa/totp.ts'
 import { ConfigUserStore } from '../aaa/users/config-user-store.ts'
 import { SqliteUserStore } from '../aaa/users/sqlite-user-store.ts'
 import type { UserStore } from '../aaa/users/user-store.ts'
@@ -103,6 +104,7 @@ export class Server {
   #config: Config
   #users: UserStore
   #lockout: Lockout
+  readonly #totp = new TotpVerifier()
   #sstp: SstpListener | undefined
   #l2tp: L2tpService | undefined
   #ipsec: IpsecService | undefined
@@ -463,6 +465,7 @@ export class Server {
       users: this.#users,
       methods: proofMethods(auth, this.#config.eap),
       lockout: this.#lockout,
+      totp: this.#totp,
       log: this.#log,
     })
     return this.#radius.authenticator(auth.methods, local)

@@ -4,9 +4,11 @@ import t from 'tap'
 import type { Proof, Verdict } from '../../lib/aaa/authenticator.ts'
 import { LocalAuthenticator } from '../../lib/aaa/local-authenticator.ts'
 import { FailureWindow, Lockout, sourceKey } from '../../lib/aaa/lockout.ts'
+import { oneTimePassword, timeStep } from '../../lib/aaa/totp.ts'
 import { ConfigUserStore } from '../../lib/aaa/users/config-user-store.ts'
 import { SqliteUserStore } from '../../lib/aaa/users/sqlite-user-store.ts'
 import type { UserStore } from '../../lib/aaa/users/user-store.ts'
+import { formatBase32, parseBase32 } from '../../lib/config/base32.ts'
 import { parseConfig } from '../../lib/config.ts'
 import { fromHex, toHex, utf8 } from '../../lib/core/bytes.ts'
 import { ManualClock } from '../../lib/core/clock.ts'
@@ -412,4 +414,47 @@ t.test('an unknown name and a wrong password take the same time', async t => {
   const median = (times: number[]) => times.sort((a, b) => a - b)[times.length >> 1] ?? 0
   const ratio = median(timesMs.known) / median(timesMs.unknown)
   t.ok(ratio > 0.5 && ratio < 2, `medians differ by a factor of ${ratio.toFixed(2)}`)
+})
+
+t.test('one-time passwords are those of RFC 6238 appendix B', async t => {
+  const secret = Secret.fromText('12345678901234567890')
+  const vectors: readonly (readonly [number, string])[] = [
+    [59, '94287082'],
+    [1_111_111_109, '07081804'],
+    [1_234_567_890, '89005924'],
+    [20_000_000_000, '65353130'],
+  ]
+  for (const [seconds, expected] of vectors) {
+    t.equal(oneTimePassword(secret, timeStep(new Date(seconds * 1000)), 8), expected)
+  }
+})
+
+t.test('a user with one-time passwords needs both, by PAP, and each once', async t => {
+  const key = 'GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ'
+  const store = SqliteUserStore.open(join(t.testdir({}), 'state'))
+  const secret = new Secret(parseBase32(key) ?? new Uint8Array(0))
+  store.add({ name: 'User', password: Secret.fromText('clientPass'), totpKey: secret })
+  t.equal(formatBase32(secret.expose()), key)
+  for (const users of [configUsers(`, totp: ${key}`), store]) {
+    const { try: attempt } = rig(users)
+    const step = timeStep(new Date('2026-06-01'))
+    const code = (at: number) => oneTimePassword(secret, at)
+    t.match(await attempt('User', pap('clientPass')), rejected('bad-credentials'))
+    t.match(await attempt('User', pap(code(step))), rejected('bad-credentials'))
+    t.match(await attempt('User', pap(`clientPass${code(step + 2)}`)), rejected('bad-credentials'))
+    t.match(await attempt('User', pap(`wrong${code(step)}`)), rejected('bad-credentials'))
+    t.match(await attempt('User', pap(`clientPass${code(step)}`)), { type: 'accept' })
+    t.match(await attempt('User', pap(`clientPass${code(step)}`)), rejected('bad-credentials'))
+    t.match(
+      await attempt('User', pap(`clientPass${code(step - 1)}`)),
+      rejected('bad-credentials'),
+      'nor an older one',
+    )
+    t.match(await attempt('User', pap(`clientPass${code(step + 1)}`)), { type: 'accept' })
+    t.match(await attempt('User', mschapv2('User', 'clientPass')), rejected('method-not-allowed'))
+    t.match(await attempt('User', mschapv2('User', 'wrong')), rejected('bad-credentials'))
+  }
+  store.set('User', { totpKey: undefined })
+  t.match(await rig(store).try('User', pap('clientPass')), { type: 'accept' })
+  t.equal(parseBase32('not base32!'), undefined)
 })

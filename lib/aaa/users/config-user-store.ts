@@ -22,7 +22,7 @@ export class ConfigUserStore implements UserStore {
   constructor(users: readonly UserConfig[], random: RandomSource = systemRandom) {
     for (const config of users) {
       const user = userOf(config)
-      const entry = { user, secrets: secretsOf(config.password) }
+      const entry = { user, secrets: secretsOf(config.password, config.totpKey) }
       this.#entries.set(userKey(config.name), entry)
       this.#secretsById.set(user.id, entry.secrets)
     }
@@ -47,6 +47,7 @@ export class ConfigUserStore implements UserStore {
     return {
       ntHash: new Secret(secrets.ntHash.expose()),
       ...(secrets.password !== undefined && { password: new Secret(secrets.password.expose()) }),
+      ...(secrets.totpKey !== undefined && { totpKey: new Secret(secrets.totpKey.expose()) }),
     }
   }
 
@@ -92,9 +93,13 @@ function userOf(config: UserConfig): User {
   }
 }
 
-function secretsOf(password: Secret): UserSecrets {
+function secretsOf(password: Secret, totpKey?: Secret): UserSecrets {
   const hash = ntPasswordHash(password.exposeText())
   const ntHash = new Secret(hash)
   wipe(hash)
-  return { ntHash, password: new Secret(password.expose()) }
+  return {
+    ntHash,
+    password: new Secret(password.expose()),
+    ...(totpKey !== undefined && { totpKey }),
+  }
 }

@@ -80,6 +80,9 @@ export class SqliteUserStore implements UserStore {
       ...(entry.password !== null && {
         password: this.#vault.open(entry.password, context(user.id, 'password')),
       }),
+      ...(entry.totpKey !== null && {
+        totpKey: this.#vault.open(entry.totpKey, context(user.id, 'totp-key')),
+      }),
     }
   }
 
@@ -162,17 +165,29 @@ export class SqliteUserStore implements UserStore {
       mustChangePassword: false,
       isReversible: false,
     }
-    return this.#change({ user: blank, ntHash: new Uint8Array(0), password: null }, user)
+    return this.#change(
+      { user: blank, ntHash: new Uint8Array(0), password: null, totpKey: null },
+      user,
+    )
   }
 
   #change(entry: UserEntry, changes: UserChanges): UserEntry {
-    const { password, ...settings } = changes
+    const { password, totpKey: newTotpKey, ...settings } = changes
     const user = definedOnly({ ...entry.user, ...userSettings(settings) })
+    let { totpKey } = entry
+    if (newTotpKey !== undefined) {
+      totpKey = this.#vault.seal(newTotpKey, context(user.id, 'totp-key'))
+    } else if ('totpKey' in changes) totpKey = null
     if (password === undefined) {
       if (user.isReversible && entry.password === null) {
         throw new StoreError('storing the password reversibly needs the password: set it as well')
       }
-      return { user, ntHash: entry.ntHash, password: user.isReversible ? entry.password : null }
+      return {
+        user,
+        ntHash: entry.ntHash,
+        password: user.isReversible ? entry.password : null,
+        totpKey,
+      }
     }
     const hash = ntPasswordHash(password.exposeText())
     const ntHash = new Secret(hash)
@@ -181,6 +196,7 @@ export class SqliteUserStore implements UserStore {
       user,
       ntHash: this.#vault.seal(ntHash, context(user.id, 'nt-hash')),
       password: user.isReversible ? this.#vault.seal(password, context(user.id, 'password')) : null,
+      totpKey,
     }
     ntHash.destroy()
     return sealed
@@ -188,7 +204,7 @@ export class SqliteUserStore implements UserStore {
 }
 
 /** What a secret is bound to: a row copied onto another user does not open. */
-function context(id: string, field: 'nt-hash' | 'password'): string {
+function context(id: string, field: 'nt-hash' | 'password' | 'totp-key'): string {
   return `openras user ${id} ${field}`
 }
 

@@ -23,6 +23,7 @@ export const migrations: Migrations = [
      idle_timeout_ms INTEGER,
      session_timeout_ms INTEGER
    ) STRICT`,
+  'ALTER TABLE users ADD COLUMN totp_key BLOB',
 ]
 
 /** A user as kept in memory: the secrets stay sealed until they are asked for. */
@@ -30,6 +31,7 @@ export interface UserEntry {
   readonly user: User
   readonly ntHash: Uint8Array
   readonly password: Uint8Array | null
+  readonly totpKey: Uint8Array | null
 }
 
 export const columns = [
@@ -48,12 +50,14 @@ export const columns = [
   'max_sessions',
   'idle_timeout_ms',
   'session_timeout_ms',
+  'totp_key',
 ] as const
 
 export function rowOf({
   user,
   ntHash,
   password,
+  totpKey,
 }: UserEntry): Record<(typeof columns)[number], SqlValue> {
   return {
     id: user.id,
@@ -71,6 +75,7 @@ export function rowOf({
     max_sessions: limitColumn(user.maxSessions),
     idle_timeout_ms: limitColumn(user.idleTimeoutMs),
     session_timeout_ms: limitColumn(user.sessionTimeoutMs),
+    totp_key: totpKey,
   }
 }
 
@@ -95,7 +100,7 @@ export function entryOf(row: SqlRow): UserEntry {
   })
   const ntHash = bytesOf(row, 'nt_hash')
   if (ntHash === null) throw new InvariantError(`user ${user.name} has no NT hash`)
-  return { user, ntHash, password: bytesOf(row, 'password') }
+  return { user, ntHash, password: bytesOf(row, 'password'), totpKey: bytesOf(row, 'totp_key') }
 }
 
 function limitColumn(limit: number | undefined): number | null {

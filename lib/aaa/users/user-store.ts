@@ -30,11 +30,14 @@ export interface UserSecrets {
   readonly ntHash: Secret
   /** Only of users whose `isReversible` is set. */
   readonly password?: Secret
+  /** Key of one-time passwords (RFC 6238): the password alone does not do. */
+  readonly totpKey?: Secret
 }
 
 /** What can be set. `undefined` takes a setting away; an absent key leaves it as it is. */
 export interface UserChanges {
   readonly password?: Secret
+  readonly totpKey?: Secret | undefined
   readonly dialIn?: DialIn
   readonly ipv4Address?: number | undefined
   readonly groups?: readonly string[]
