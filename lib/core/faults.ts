@@ -68,17 +68,19 @@ export class FaultCounters {
 
 /** Named counters for everything else that happens: refusals, drops, unexpected messages. */
 export class Counters {
-  readonly #counts = new Map<string, number>()
+  /** Made by the first count. */
+  #counts: Map<string, number> | undefined
 
   count(name: string, by = 1): void {
+    this.#counts ??= new Map()
     this.#counts.set(name, (this.#counts.get(name) ?? 0) + by)
   }
 
   get(name: string): number {
-    return this.#counts.get(name) ?? 0
+    return this.#counts?.get(name) ?? 0
   }
 
   toJSON(): Record<string, number> {
-    return Object.fromEntries([...this.#counts].sort(([a], [b]) => (a < b ? -1 : 1)))
+    return Object.fromEntries([...(this.#counts ?? [])].sort(([a], [b]) => (a < b ? -1 : 1)))
   }
 }

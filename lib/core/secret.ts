@@ -4,6 +4,9 @@ import { equalBytes, utf8, utf8Text } from './bytes.ts'
 
 const shown = '[secret]'
 
+/** One for all: ciphers that authenticate have no second key, and there are thousands of them. */
+const nothing = new Uint8Array(0)
+
 /**
  * Holds secret bytes so that no log line, JSON document, template string or inspection prints them.
  * `destroy` overwrites them; what is read afterwards is empty.
@@ -13,7 +16,7 @@ export class Secret {
 
   /** Takes a copy; the caller may wipe its own. */
   constructor(bytes: Uint8Array) {
-    this.#bytes = Uint8Array.from(bytes)
+    this.#bytes = bytes.length === 0 ? nothing : new Uint8Array(bytes)
   }
 
   static fromText(text: string): Secret {
@@ -39,7 +42,7 @@ export class Secret {
 
   destroy(): void {
     this.#bytes.fill(0)
-    this.#bytes = new Uint8Array(0)
+    this.#bytes = nothing
   }
 
   toString(): string {

@@ -4,6 +4,7 @@
  * addresses are the outer ones. It outlives its Child SAs, which come and go by rekeying (RFC 7296 §2.8): all
  * inbound ones are heard, one outbound one is used.
  */
+import { Counters } from '../core/faults.ts'
 import { noRoom, type PacketSink } from '../core/packet-sink.ts'
 import type { DatagramRoute, DatagramSender, Envelope } from '../dataplane/datagrams.ts'
 import type { PinnedMemory } from '../dataplane/dataplane.ts'
@@ -54,7 +55,7 @@ export class EspTunnel implements PacketSink, EspOwner {
   #headroomBytes = 0
   #tailroomBytes = 0
   /** Of SAs that are gone, by name. */
-  readonly #drops = new Map<string, number>()
+  readonly #drops = new Counters()
   #authenticPackets = 0
   #strayEnvelopes = 0
 
@@ -84,9 +85,10 @@ export class EspTunnel implements PacketSink, EspOwner {
 
   /** Dropped packets by reason, over all SAs so far. */
   get drops(): Record<string, number> {
-    const sum = new Map(this.#drops)
+    const sum = new Counters()
+    for (const [name, packets] of Object.entries(this.#drops.toJSON())) sum.count(name, packets)
     for (const child of this.#children.values()) addDrops(sum, child)
-    return Object.fromEntries(sum)
+    return sum.toJSON()
   }
 
   /** Authentic packets that came another way than ours goes. */
@@ -179,7 +181,7 @@ export class EspTunnel implements PacketSink, EspOwner {
   #childFor(at: number, lengthBytes: number): EspChild | undefined {
     const { bytes } = this.#memory
     const found = this.#active.find(child => child.outboundSelectors.allows(bytes, at, lengthBytes))
-    if (found === undefined) count(this.#drops, espDropName(EspDrop['selector-mismatch']), 1)
+    if (found === undefined) this.#drops.count(espDropName(EspDrop['selector-mismatch']))
     return found
   }
 
@@ -204,12 +206,8 @@ export class EspTunnel implements PacketSink, EspOwner {
   }
 }
 
-function addDrops(sum: Map<string, number>, { inbound, outbound }: EspChild): void {
+function addDrops(sum: Counters, { inbound, outbound }: EspChild): void {
   for (const counters of [inbound.drops, outbound.drops]) {
-    for (const [name, packets] of Object.entries(counters.toJSON())) count(sum, name, packets)
+    for (const [name, packets] of Object.entries(counters.toJSON())) sum.count(name, packets)
   }
-}
-
-function count(sum: Map<string, number>, name: string, packets: number): void {
-  sum.set(name, (sum.get(name) ?? 0) + packets)
 }

@@ -128,15 +128,5 @@ export class EspPath implements L2tpPath {
 
 /** Pseudo header (RFC 8200 §8.1, RFC 768) without length, folded. */
 function routeSum(from: SocketAddress, to: SocketAddress): number {
-  return fold16(swap16(UDP_PROTOCOL) + addressSum(from) + addressSum(to))
-}
-
-/** In the byte order of memory, below 2^20. */
-function addressSum({ words }: SocketAddress): number {
-  let sum = 0
-  for (let i = 0; i < words.length; i++) {
-    const word = words[i] ?? 0
-    sum += swap16(word >>> 16) + swap16(word & 0xffff)
-  }
-  return sum
+  return fold16(swap16(UDP_PROTOCOL) + from.checksum() + to.checksum())
 }
