@@ -91,7 +91,7 @@ t.test('the same seed gives the same faults', async t => {
 
 t.test('a dataplane over a faulty device still counts every packet', async t => {
   const { dataplane, memoryDevice } = createMemoryDataplane({
-    memoryBytes: 8 << 20,
+    memoryBytes: 24 << 20,
     faults: {
       chances: { drop: 6000, duplicate: 6000, reorder: 6000, corrupt: 20_000 },
       random: new SeededRandom(8),
@@ -117,7 +117,7 @@ t.test('a capture', async t => {
   t.test('holds what passed the device, both ways, while it ran', async t => {
     const path = join(folder, 'both.pcap')
     const { dataplane, memoryDevice } = createMemoryDataplane({
-      memoryBytes: 8 << 20,
+      memoryBytes: 24 << 20,
       offloads: { checksum: true, tso4: true, tso6: true, uso: true },
       wallClock: { now: () => new Date(1_700_000_000_250) },
     })
@@ -184,12 +184,12 @@ t.test('a capture', async t => {
 
   t.test('never overwrites a file', async t => {
     const path = join(folder, 'both.pcap')
-    const { dataplane } = createMemoryDataplane({ memoryBytes: 8 << 20 })
+    const { dataplane } = createMemoryDataplane({ memoryBytes: 24 << 20 })
     t.throws(() => dataplane.capture({ path, maxBytes: 1000 }), SystemError)
   })
 
   t.test('gives way to a second one', async t => {
-    const { dataplane, memoryDevice } = createMemoryDataplane({ memoryBytes: 8 << 20 })
+    const { dataplane, memoryDevice } = createMemoryDataplane({ memoryBytes: 24 << 20 })
     dataplane.start()
     const first = dataplane.capture({ path: join(folder, 'first.pcap'), maxBytes: 10_000 })
     const second = dataplane.capture({ path: join(folder, 'second.pcap'), maxBytes: 10_000 })

@@ -99,7 +99,7 @@ t.test('the kernel’s TUN device', { skip }, async t => {
       t.teardown(() => far.remove())
       const open = (namespace: Namespace, ipv4: string, ipv6: string) => {
         const dataplane = namespace.enter(() =>
-          openDataplane({ backend, tunName: 'dp0', mtuBytes: 1440, memoryBytes: 32 << 20 }),
+          openDataplane({ backend, tunName: 'dp0', mtuBytes: 1440, memoryBytes: 96 << 20 }),
         )
         namespace.ip('addr', 'add', `${ipv4}/24`, 'dev', 'dp0')
         namespace.ip('addr', 'add', `${ipv6}/64`, 'dev', 'dp0', 'nodad')
@@ -131,7 +131,7 @@ t.test('the kernel’s TUN device', { skip }, async t => {
     const namespace = new Namespace('taken')
     t.teardown(() => namespace.remove())
     namespace.enter(() => {
-      const dataplane = openDataplane({ tunName: 'dp0', memoryBytes: 32 << 20 })
+      const dataplane = openDataplane({ tunName: 'dp0', memoryBytes: 96 << 20 })
       t.throws(() => openDataplane({ tunName: 'dp0' }), { message: /in use by another program/ })
       t.throws(() => openDataplane({ tunName: 'lo' }), TunError)
       dataplane.stop()
@@ -150,7 +150,7 @@ t.test('the kernel’s TUN device', { skip }, async t => {
     const dataplane = namespace.enter(() =>
       openDataplane({
         tunName: 'dp0',
-        memoryBytes: 32 << 20,
+        memoryBytes: 96 << 20,
         onDeviceLost: reason => {
           reasons.push(reason)
           report(reason)
@@ -177,7 +177,7 @@ t.test('the kernel’s TUN device', { skip }, async t => {
     const namespace = new Namespace('throws')
     t.teardown(() => namespace.remove())
     const dataplane = namespace.enter(() =>
-      openDataplane({ tunName: 'dp0', memoryBytes: 32 << 20 }),
+      openDataplane({ tunName: 'dp0', memoryBytes: 96 << 20 }),
     )
     const port = dataplane.attach({
       label: 'faulty',
