@@ -85,14 +85,15 @@ for (const [name, create] of providers) {
   })
 }
 
-t.test('RC4 of OpenSSL never reaches beyond the bytes it was given', async t => {
-  if (library === undefined || calls === undefined) {
-    t.skip('no RC4 in this OpenSSL')
-    return
-  }
-  const cipher = new OpensslRc4(library, calls, Uint8Array.of(1))
-  t.throws(() => cipher.process(new Uint8Array(100), 50, 80), { code: 'ERR_INVARIANT' })
-})
+t.test(
+  'RC4 of OpenSSL never reaches beyond the bytes it was given',
+  { skip: (library === undefined || calls === undefined) && 'no RC4 in this OpenSSL' },
+  async t => {
+    if (library === undefined || calls === undefined) return
+    const cipher = new OpensslRc4(library, calls, Uint8Array.of(1))
+    t.throws(() => cipher.process(new Uint8Array(100), 50, 80), { code: 'ERR_INVARIANT' })
+  },
+)
 
 t.test(
   'SHA-1 of a message that changes: RFC 3174 §7.3, and ours is what OpenSSL gives',
