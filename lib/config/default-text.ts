@@ -108,6 +108,12 @@ pptp:
   # Whether clients may compress (MPPC).
   compression: ${defaults.pptp.compression}
 
+ppp:
+  # Several calls of one user as one (RFC 1990), where the tunnel is PPTP.
+  multilink:
+    enabled: ${defaults.ppp.multilink.enabled}
+    linksPerBundle: ${defaults.ppp.multilink.linksPerBundle}
+
 auth:
   # mschapv2, chap, pap: offered from strongest to weakest. chap works only for users whose password
   # is stored reversibly; pap shows the password to this server.

@@ -57,6 +57,12 @@ export const defaults = {
     stateless: true,
     compression: false,
   },
+  ppp: {
+    multilink: {
+      enabled: false,
+      linksPerBundle: 8,
+    },
+  },
   auth: {
     /** Only what does not show the password to the server's operator or to a listener on the wire. */
     methods: ['mschapv2'],

@@ -251,6 +251,17 @@ export const documentSchema = z
         .default(defaults.pptp.compression)
         .describe('Whether clients may compress (MPPC)'),
     }),
+    ppp: section('What all tunnels with PPP inside have in common', {
+      multilink: section('Several calls of one user as one (RFC 1990), where the tunnel is PPTP', {
+        enabled: z.boolean().default(defaults.ppp.multilink.enabled),
+        linksPerBundle: z
+          .int()
+          .min(2)
+          .max(64)
+          .default(defaults.ppp.multilink.linksPerBundle)
+          .describe('Calls that may be joined'),
+      }),
+    }),
     auth: section('How users prove who they are', {
       methods: z
         .array(z.enum(['mschapv2', 'chap', 'pap']))

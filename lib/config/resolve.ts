@@ -111,6 +111,10 @@ export interface Config {
     readonly isStateless: boolean
     readonly isCompressed: boolean
   }
+  readonly ppp: {
+    /** Absent: links of PPP stand alone. */
+    readonly multilink?: { readonly linksPerBundle: number }
+  }
   readonly auth: {
     /** Strongest first. */
     readonly methods: readonly AuthMethodName[]
@@ -187,7 +191,7 @@ export interface Config {
 const strongestFirst: readonly AuthMethodName[] = ['mschapv2', 'chap', 'pap']
 
 export function resolveConfig(document: ConfigDocument): Config {
-  const { server, tun, sstp, ikev2, l2tp, pptp, auth, addresses, limits, log, state, nat } =
+  const { server, tun, sstp, ikev2, l2tp, pptp, ppp, auth, addresses, limits, log, state, nat } =
     document
   const serverName = server.name ?? hostname()
   return {
@@ -239,6 +243,9 @@ export function resolveConfig(document: ConfigDocument): Config {
       isStateless: pptp.stateless,
       isCompressed: pptp.compression,
     },
+    ppp: ppp.multilink.enabled
+      ? { multilink: { linksPerBundle: ppp.multilink.linksPerBundle } }
+      : {},
     auth: {
       methods: strongestFirst.filter(method => auth.methods.includes(method)),
       lockout: {
