@@ -1,4 +1,5 @@
 /** The IKE SAs of a stock client: numbers, keys, sealing and opening, put together again from fragments. */
+import { putU32 } from '../../lib/core/bytes.ts'
 import { WireFault } from '../../lib/core/faults.ts'
 import type { RandomSource } from '../../lib/core/random.ts'
 import { PayloadCipher } from '../../lib/crypto/payload-cipher.ts'
@@ -21,7 +22,8 @@ import {
 } from '../../lib/ikev2/protection.ts'
 import type { EspSuite, IkeSuite } from '../../lib/ikev2/suite.ts'
 import type { Header } from '../../lib/ikev2/wire/header.ts'
-import { parseMessage } from '../../lib/ikev2/wire/message.ts'
+import { allPayloads, parseMessage } from '../../lib/ikev2/wire/message.ts'
+import { isErrorNotify, NotifyType, notifyName } from '../../lib/ikev2/wire/notify-type.ts'
 import type { Payload } from '../../lib/ikev2/wire/payload.ts'
 import {
   keyLengthBits,
@@ -220,4 +222,37 @@ export class StockSa {
 function inner(plaintext: Uint8Array, innerType: number): readonly Payload[] | string {
   const parsed = parseInner(Uint8Array.from(plaintext), innerType)
   return parsed.fault === WireFault.none ? parsed.payloads : 'malformed payloads'
+}
+
+/** Throws what the server refuses with; with `always` something is thrown in any case. */
+export function throwError(payloads: readonly Payload[], always = false): void {
+  const error = allPayloads(payloads, 'N').find(
+    ({ notifyType }) => isErrorNotify(notifyType) && notifyType !== NotifyType.INVALID_KE_PAYLOAD,
+  )
+  if (error !== undefined || always) {
+    throw new Error(error === undefined ? 'no SA' : notifyName(error.notifyType))
+  }
+}
+
+export function spiOf(spi: number): Uint8Array {
+  const out = new Uint8Array(4)
+  putU32(out, 0, spi)
+  return out
+}
+
+/** The subject of a certificate as it stands there (RFC 5280 §4.1): the sixth field of what is signed. */
+export function subjectOf(der: Uint8Array): Uint8Array {
+  const inner = (at: number) =>
+    at + ((der[at + 1] ?? 0) < 0x80 ? 2 : 2 + ((der[at + 1] ?? 0) & 0x7f))
+  const end = (at: number) => {
+    const short = der[at + 1] ?? 0
+    if (short < 0x80) return at + 2 + short
+    let lengthBytes = 0
+    for (let i = 0; i < (short & 0x7f); i++)
+      lengthBytes = lengthBytes * 256 + (der[at + 2 + i] ?? 0)
+    return inner(at) + lengthBytes
+  }
+  let at = inner(inner(0))
+  for (let field = 0; field < 5; field++) at = end(at)
+  return der.slice(at, end(at))
 }

@@ -12,6 +12,8 @@ import { machineCertificate } from '../support/machine-certificate.ts'
 import { Ikev2Client, type Ikev2ClientOptions } from './ikev2-client.ts'
 import { type Ikev2Persona, ikev2Persona, ikev2Personas } from './ikev2-personas.ts'
 
+// RSA keys are made, and the machine may be busy.
+t.setTimeout(120_000)
 const folder = t.testdir()
 const stateDirectory = `${folder}/state`
 const device = machineCertificate(folder, 'laptop-7.example.net')

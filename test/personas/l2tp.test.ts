@@ -9,6 +9,8 @@ import { IpsecServer, sharedKey } from '../support/ipsec-server.ts'
 import { L2tpClient, type L2tpClientOptions } from './l2tp-client.ts'
 import { type L2tpPersona, l2tpPersona, l2tpPersonas } from './l2tp-personas.ts'
 
+// RSA keys are made, and the machine may be busy.
+t.setTimeout(120_000)
 const stateDirectory = `${t.testdir()}/state`
 
 function setUp(t: Test, who: L2tpPersona) {

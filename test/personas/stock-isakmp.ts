@@ -34,7 +34,6 @@ import {
   parsePayloads,
   saPayload,
 } from '../../lib/ikev1/wire/payload.ts'
-import type { Proposal, Transform } from '../../lib/ikev1/wire/sa.ts'
 import type { Flight } from '../support/datagram-network.ts'
 import {
   type IpsecServer,
@@ -45,6 +44,7 @@ import {
 } from '../support/ipsec-server.ts'
 import type { MachineCertificate } from '../support/machine-certificate.ts'
 import { type L2tpPersona, phase1Numbers, phase2Numbers } from './l2tp-personas.ts'
+import { phase1ProposalsOf, phase2ProposalsOf } from './l2tp-proposals.ts'
 import { StockEsp } from './stock-esp.ts'
 
 export interface StockIsakmpOptions {
@@ -137,7 +137,7 @@ export class StockIsakmp implements Waiting {
     const { certificate } = this.#options
     const initiatorCookie = randomBytes(this.#random, 8)
     const start: CookiePair = { initiatorCookie, responderCookie: noCookie }
-    const sa = saPayload(this.#phase1Proposals())
+    const sa = saPayload(phase1ProposalsOf(persona, certificate === undefined ? 1 : 3))
     const vendors = persona.vendorIds.map((text): Payload => ({ type: 'VID', data: fromHex(text) }))
     const first = encodeMessage(
       start,
@@ -226,28 +226,6 @@ export class StockIsakmp implements Waiting {
     this.#hasBeenUp = true
   }
 
-  #phase1Proposals(): Proposal[] {
-    const { persona } = this
-    const transforms = persona.phase1.map(([cipher, hash, group], i): Transform => {
-      const [id, keyBits] = phase1Numbers.ciphers[cipher]
-      return {
-        number: i + 1,
-        id: 1,
-        attributes: [
-          { type: 1, value: id },
-          ...(keyBits === 0 ? [] : [{ type: 14, value: keyBits }]),
-          { type: 2, value: phase1Numbers.hashes[hash] },
-          { type: 4, value: phase1Numbers.groups[group] },
-          { type: 3, value: this.#options.certificate === undefined ? 1 : 3 },
-          { type: 11, value: 1 },
-          // As four bytes, whatever its value: Windows and others send it so.
-          { type: 12, value: spiBytes(persona.phase1Seconds) },
-        ],
-      }
-    })
-    return [{ number: 1, protocolId: 1, spi: new Uint8Array(0), transforms }]
-  }
-
   /** The answer must be one of ours, unchanged. */
   #chosen(answer: readonly Payload[]): Phase1Suite {
     const [proposal] = findPayload(answer, 'SA')?.proposals ?? []
@@ -324,7 +302,7 @@ export class StockIsakmp implements Waiting {
     const idType = data.length === 16 ? 5 : 1
     const server = idPayload({ idType, protocol: udpProtocol, port: l2tpPort, data })
     const payloads: Payload[] = [
-      saPayload(this.#phase2Proposals(inboundSpi)),
+      saPayload(phase2ProposalsOf(persona, inboundSpi)),
       { type: 'NONCE', data: nonceI },
       ...(offer === undefined ? [] : [{ type: 'KE', data: offer.publicValue } as const]),
       mine,
@@ -379,40 +357,6 @@ export class StockIsakmp implements Waiting {
     )
     if (third !== undefined) this.transmitIke(third)
     if (before !== undefined) this.deleteEsp(before)
-  }
-
-  #phase2Proposals(inboundSpi: number): Proposal[] {
-    const { persona } = this
-    const { phase2Seconds, phase2Kilobytes } = persona
-    const transforms = persona.modes.flatMap(mode =>
-      persona.phase2.map(([cipher, integrity]): Omit<Transform, 'number'> => {
-        const [id, keyBits] = phase2Numbers.ciphers[cipher]
-        return {
-          id,
-          attributes: [
-            { type: 1, value: 1 },
-            { type: 2, value: spiBytes(phase2Seconds) },
-            ...(phase2Kilobytes === 0
-              ? []
-              : [
-                  { type: 1, value: 2 },
-                  { type: 2, value: spiBytes(phase2Kilobytes) },
-                ]),
-            { type: 4, value: mode },
-            { type: 5, value: phase2Numbers.integrity[integrity] },
-            ...(keyBits === 0 ? [] : [{ type: 6, value: keyBits }]),
-            ...(persona.pfs ? [{ type: 3, value: phase1Numbers.groups.modp1024 }] : []),
-          ],
-        }
-      }),
-    )
-    // Windows makes a proposal of each, with the same SPI.
-    return transforms.map((transform, i) => ({
-      number: i + 1,
-      protocolId: 3,
-      spi: spiBytes(inboundSpi),
-      transforms: [{ ...transform, number: 1 }],
-    }))
   }
 
   #chosenPair(answer: readonly Payload[]) {
