@@ -283,6 +283,16 @@ t.test('Idle and session timeouts end a call; IP keeps it and makes echoes needl
   busy.call.end()
   await over()
   t.same(server.causes(), ['idle-timeout'])
+
+  const long = await (await dial()).up()
+  for (let i = 0; !long.messages.includes('call-disconnect') && i < 40; i++) {
+    long.send(udp({ source: formatIpv4(long.address), destination: '192.0.2.9' }))
+    await server.elapse(19_000, 1_000)
+  }
+  await long.until(one => one.messages.includes('call-disconnect'))
+  long.call.end()
+  await over()
+  t.same(server.causes(), ['idle-timeout', 'session-timeout'], 'however busy it is')
 })
 
 /** A secret as it might stand in a text. */
