@@ -7,8 +7,8 @@
 import { SystemError } from '../lib/core/errors.ts'
 import { parseIpv4 } from '../lib/core/ip-address.ts'
 import { loadKernel } from '../lib/dataplane/kernel.ts'
+import { openRawSocket } from '../lib/dataplane/open-raw-socket.ts'
 import { PacketMemory } from '../lib/dataplane/pinned-memory.ts'
-import { openRawSocket } from '../lib/dataplane/raw-socket.ts'
 import { GRE_PROTOCOL } from '../lib/pptp/index.ts'
 
 const durationMs = 2000

@@ -17,11 +17,7 @@ export {
   type MemoryDataplaneOptions,
   openDataplane,
 } from './open-dataplane.ts'
+export { openRawSocket } from './open-raw-socket.ts'
 export { mostFilterRules, PacketFilter } from './packet-filter.ts'
-export {
-  openRawSocket,
-  type PacketSocket,
-  RAW_SLOT_BYTES,
-  type RawSocketEvents,
-} from './raw-socket.ts'
+export { type PacketSocket, RAW_SLOT_BYTES, type RawSocketEvents } from './packet-socket.ts'
 export { StackSlotPool } from './slot-pool.ts'

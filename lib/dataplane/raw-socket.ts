@@ -8,7 +8,8 @@
  */
 import { BindError, SystemError } from '../core/errors.ts'
 import type { PinnedMemory } from './dataplane.ts'
-import { AF_INET, errnoName, type Kernel, loadKernel, SOCK_CLOEXEC } from './kernel.ts'
+import { AF_INET, errnoName, type Kernel, SOCK_CLOEXEC } from './kernel.ts'
+import { type PacketSocket, RAW_SLOT_BYTES, type RawSocketEvents } from './packet-socket.ts'
 import { StackSlotPool } from './slot-pool.ts'
 import { UvPoller } from './uv-poller.ts'
 
@@ -42,8 +43,6 @@ const MSG_TRUNC = 0x20
 
 /** Implementation constants. */
 export const RAW_BATCH_PACKETS = 64
-/** The largest packet that is received or sent, IP header included. A power of two. */
-export const RAW_SLOT_BYTES = 2048
 /** Batches that one wake-up reads, so that control traffic stays live. */
 const RECEIVE_BATCHES = 4
 const SEND_SLOTS = 512
@@ -52,37 +51,6 @@ const BUFFER_BYTES = 8 * 1024 * 1024
 const IPV4_HEADER_BYTES = 20
 const SOURCE_AT = 12
 const DESTINATION_AT = 16
-
-export interface RawSocketEvents {
-  /** The IP payload at `at`; addresses in host order. */
-  onPacket(at: number, lengthBytes: number, source: number, destination: number): void
-  /** All packets of this wake-up have been shown: finish with them. */
-  onBurstEnd(): void
-  /** The kernel has taken the socket away. */
-  onLost(reason: string): void
-}
-
-/** What a tunnel over its own IP protocol needs; tests have a double of it. */
-export interface PacketSocket {
-  /** The place for a packet, `RAW_SLOT_BYTES` long, or -1. */
-  reserve(): number
-  /** Sends `lengthBytes` at `at`, which lies in the place that `reserve` gave. Host-order addresses. */
-  commit(at: number, lengthBytes: number, source: number, destination: number): void
-  /** Gives the place back unused. */
-  release(at: number): void
-  /** Hands what was committed to the kernel. */
-  flush(): void
-  start(events: RawSocketEvents): void
-  close(): void
-  readonly counters: Readonly<Record<string, number>>
-}
-
-/** Opens a raw socket over the memory of a dataplane. Throws BindError or SystemError. */
-export function openRawSocket(memory: PinnedMemory, protocol: number): PacketSocket {
-  const kernel = loadKernel()
-  if (kernel instanceof SystemError) throw kernel
-  return new RawSocket(kernel, memory, protocol)
-}
 
 export class RawSocket implements PacketSocket {
   readonly #kernel: Kernel

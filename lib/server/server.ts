@@ -448,12 +448,7 @@ export class Server {
   }
 
   async #listenPptp(): Promise<void> {
-    const { pptp, tun } = this.#config
-    if (!pptp.isEnabled) return
-    if (tun.backend === 'memory') {
-      this.#log.info({ event: 'pptp-off' }, 'no pptp: the memory backend has no raw sockets')
-      return
-    }
+    if (!this.#config.pptp.isEnabled) return
     const listener = makePptpListener(this.#config, this.#services, this.#log)
     await listener.start()
     this.#pptp = listener
