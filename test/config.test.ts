@@ -253,6 +253,47 @@ t.test('values of every kind are refused with what was expected', async t => {
   }
 })
 
+t.test(
+  'the section radius: ports by what they are for, milliseconds, who may ask and where',
+  async t => {
+    const { radius } = parseConfig(
+      `radius:
+  nasAddress: 10.0.0.1
+  authentication:
+    servers:
+      - {address: 10.0.0.10, secret: a shared secret, timeoutSeconds: 3}
+      - {address: 10.0.0.11, tls: {serverName: r.example.net, authority: /a, cert: /c, key: /k}}
+    eap: true
+    whenUnavailable: local
+  accounting:
+    servers: [{address: 'fd00::1', secret: a shared secret, deadSeconds: 5}]
+    interimSeconds: 600
+  dynamic: {listen: [10.0.0.1], clients: [{address: 10.0.0.10/32, secret: a shared secret}]}`,
+      'x',
+    )
+    t.match(radius.authentication, {
+      servers: [
+        { port: 1812, timeoutMs: 3000, needsMessageAuthenticator: true },
+        { port: 2083, tls: { serverName: 'r.example.net' } },
+      ],
+      relaysEap: true,
+      fallsBackToLocal: true,
+    })
+    t.match(radius.accounting, {
+      servers: [{ port: 1813, deadTimeMs: 5000 }],
+      interimIntervalMs: 600_000,
+    })
+    t.match(radius.dynamic, {
+      listen: ['10.0.0.1'],
+      port: 3799,
+      clients: [{ needsEventTimestamp: true }],
+    })
+    t.equal(parseConfig('', 'x').radius.dynamic.listen, undefined)
+    t.equal(problemsOf('radius: {authentication: {servers: [{address: 10.0.0.10}]}}').length, 1)
+    t.equal(problemsOf('radius: {dynamic: {listen: []}}').length, 1)
+  },
+)
+
 t.test('the document of the first run says the defaults, and every key', async t => {
   t.same(parseConfig(defaultConfigText(), 'x'), parseConfig('', 'x'))
   const { properties } = configSchema() as { properties: Record<string, { properties?: object }> }

@@ -160,6 +160,35 @@ eap:
 #     reason: restricted-hours
 policies: []
 
+# RADIUS. "openras schema" has all that can be said of a server, RADIUS over TLS among it.
+radius:
+  # How we name ourselves beside our name.
+  # nasAddress: 10.0.0.1
+  # Servers that judge users instead of us.
+  authentication:
+    #   - {address: 10.0.0.10, secret: sixteen characters or more, score: 30}
+    #   - {address: 10.0.0.11, secret: sixteen characters or more, score: 20}
+    servers: []
+    # From a question to its answer, over all servers.
+    totalSeconds: 9
+    # Whether EAP packets of users go to these servers whole.
+    eap: false
+    # refuse, or local: the local users may come in while no server answers.
+    whenUnavailable: refuse
+  # Servers that are told of sessions.
+  accounting:
+    servers: []
+    totalSeconds: 9
+    # Between records of a session, 0 for none; the server of a user may say otherwise.
+    interimSeconds: 0
+  # Who may end and change sessions (RFC 5176).
+  dynamic:
+    # Where requests arrive; without it where server.listen says.
+    # listen: [10.0.0.1]
+    port: 3799
+    #   - {address: 10.0.0.10/32, secret: sixteen characters or more}
+    clients: []
+
 # Filters of packets by name, for policies and RADIUS: rules of RFC 4849. in is from the client. What no
 # rule matches has the opposite fate of the last.
 # filters:

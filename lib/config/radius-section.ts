@@ -98,6 +98,12 @@ export const radiusSchema = z
       .meta({ description: 'Servers that are told of sessions' }),
     dynamic: z
       .strictObject({
+        listen: z
+          .array(field.listenAddress)
+          .min(1)
+          .max(16)
+          .optional()
+          .describe('Where requests arrive; absent: server.listen'),
         port: port.default(3799),
         clients: z.array(client).max(256).default([]).describe('None: the port is not opened'),
       })
@@ -144,6 +150,8 @@ export interface RadiusConfig {
     readonly interimIntervalMs: number
   }
   readonly dynamic: {
+    /** Absent: where the tunnels are listened for. */
+    readonly listen?: readonly string[]
     readonly port: number
     readonly clients: readonly {
       readonly network: RadiusDocument['dynamic']['clients'][number]['address']
@@ -171,6 +179,7 @@ export function resolveRadius(document: RadiusDocument): RadiusConfig {
       interimIntervalMs: interimSeconds === 0 ? Number.POSITIVE_INFINITY : interimSeconds * 1000,
     },
     dynamic: {
+      ...(dynamic.listen !== undefined && { listen: dynamic.listen }),
       port: dynamic.port,
       clients: dynamic.clients.map(one => ({
         network: one.address,

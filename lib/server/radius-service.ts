@@ -102,9 +102,10 @@ export class RadiusService {
         log: this.#log,
       })
     }
-    if (radius.dynamic.clients.length === 0) return
+    const { dynamic } = radius
+    if (dynamic.clients.length === 0) return
     this.#dynamic = new DynamicAuthorization({
-      clients: radius.dynamic.clients,
+      clients: dynamic.clients,
       sessions,
       nas: this.#nas,
       clock,
@@ -112,7 +113,7 @@ export class RadiusService {
       log: this.#log,
     })
     this.#listener = new DynamicAuthorizationListener(this.#dynamic)
-    await this.#listener.start(serverAddresses(this.#config), radius.dynamic.port)
+    await this.#listener.start(dynamic.listen ?? serverAddresses(this.#config), dynamic.port)
   }
 
   /** After the sessions have ended: their last records are written, and sent if that is quick. */
