@@ -12,6 +12,8 @@ import type { TLSSocket } from 'node:tls'
 const LANDING_BYTES = 65_536
 
 const landing = new Uint8Array(LANDING_BYTES)
+/** What was read last; records of a busy call have one length, so the next read rarely needs another. */
+let landed = landing
 
 interface UserBufferHandle {
   useUserBuffer(buffer: Uint8Array): void
@@ -31,7 +33,8 @@ export function landReads(socket: TLSSocket, receive: (bytes: Uint8Array) => voi
   Reflect.set(socket, buffer, landing)
   Reflect.set(socket, generator, null)
   Reflect.set(socket, callback, (lengthBytes: number) => {
-    receive(landing.subarray(0, lengthBytes))
+    if (landed.length !== lengthBytes) landed = landing.subarray(0, lengthBytes)
+    receive(landed)
     return true
   })
   handle.useUserBuffer(landing)
