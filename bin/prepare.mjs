@@ -37,6 +37,8 @@ const tools = {
     iperf3: 'iperf3',
     mmdebstrap: 'mmdebstrap',
     openssl: 'openssl',
+    freeradius: 'freeradius',
+    radclient: 'freeradius-utils',
     setsid: 'util-linux',
   },
   bench: { ...testTools, iperf3: 'iperf3' },

@@ -26,6 +26,8 @@ export interface ServerOptions {
   /** Likewise. */
   readonly pptp?: Readonly<Record<string, unknown>>
   readonly l2tp?: Readonly<Record<string, unknown>>
+  /** Sections of the configuration, whole, instead of what stands there otherwise. */
+  readonly sections?: Readonly<Record<string, unknown>>
 }
 
 export class ServerProcess {
@@ -35,7 +37,7 @@ export class ServerProcess {
   #process: ChildProcess | undefined
 
   constructor(lab: Lab, name: string, options: ServerOptions) {
-    const { certificate, access = 'all', ikev2 = {}, pptp = {}, l2tp = {} } = options
+    const { certificate, access = 'all', ikev2 = {}, pptp = {}, l2tp = {}, sections = {} } = options
     this.#lab = lab
     this.#config = join(lab.folder, `${name}.yaml`)
     this.logFile = join(lab.folder, `${name}.log`)
@@ -59,6 +61,7 @@ export class ServerProcess {
       nat: { enabled: true, interface: 'auto' },
       log: { level: 'debug' },
       state: { directory: state, controlSocket: join(lab.folder, `${name}.sock`) },
+      ...sections,
     }
     writeFileSync(this.#config, stringify(config), { mode: 0o600 })
   }
