@@ -133,9 +133,10 @@ export class Connection {
     this.emit({ type: 'unexpected', what })
   }
 
-  /** Whether ESP goes in UDP (RFC 7296 §2.23). */
+  /** Whether ESP goes in UDP (RFC 7296 §2.23), or beside IKE in TCP, where it always does (RFC 9329 §3). */
   get isUdpEncapsulated(): boolean {
-    const { nat } = this
+    const { nat, path } = this
+    if (path.peer.isTcp === true) return true
     if (nat === undefined) return false
     // We said that there is a NAT before us, so the peer encapsulates, and expects the same.
     const isForced = this.options.features.forcesEncapsulation

@@ -10,6 +10,7 @@ import {
   type TunnelLimits,
 } from './ike-connection.ts'
 import { type Endpoint, IKE_PORT } from './path.ts'
+import { routeTo } from './route.ts'
 import { SpiMap } from './spi-map.ts'
 import { checkHeader, parseHeader } from './wire/header.ts'
 
@@ -37,7 +38,7 @@ export class Ikev2Dialler implements IkeHandler {
     owner: IkeConnectionOwner,
   ): IkeConnection | undefined {
     const local = { address: localAddress, port: IKE_PORT }
-    const route = this.#services.sockets.routeTo(local, peer)
+    const route = routeTo(this.#services.sockets, { local, peer })
     if (route === undefined) return undefined
     return new IkeConnection(settings, route, this.#services, limits, owner, this.#spis)
   }

@@ -21,6 +21,7 @@ import { IkeSa } from './ike-sa.ts'
 import type { IkeSaInput } from './input.ts'
 import type { IkeSaOptions } from './options.ts'
 import { isSamePath, type Path } from './path.ts'
+import { pathOf, routeTo } from './route.ts'
 import type { TrafficSelector } from './wire/traffic-selector.ts'
 
 /** What the connections of one process share. */
@@ -242,7 +243,7 @@ export class IkeConnection implements WheelEntry {
   #send(path: Path, bytes: Uint8Array): void {
     const { sockets } = this.#services
     const isUsual = this.#route !== undefined && isSamePath(path, pathOf(this.#route))
-    const route = isUsual ? this.#route : sockets.routeTo(path.local, path.peer)
+    const route = isUsual ? this.#route : routeTo(sockets, path)
     if (route === undefined) this.counters.count('no-socket')
     else sockets.send(route, bytes)
   }
@@ -251,12 +252,13 @@ export class IkeConnection implements WheelEntry {
     const { sockets } = this.#services
     const isSame = this.#route !== undefined && isSamePath(path, pathOf(this.#route))
     this.#path = path
-    if (!isSame) this.#route = sockets.routeTo(path.local, path.peer)
+    if (!isSame) this.#route = routeTo(sockets, path)
     const local = {
       address: path.local.address,
       port: isUdpEncapsulated ? NAT_TRAVERSAL_PORT : 0,
     }
-    const route = path.local.port === local.port ? this.#route : sockets.routeTo(local, path.peer)
+    const isShared = path.peer.isTcp === true || path.local.port === local.port
+    const route = isShared ? this.#route : sockets.routeTo(local, path.peer)
     if (route === undefined) this.counters.count('no-socket')
     else this.tunnel.moveTo(route)
   }
@@ -277,7 +279,9 @@ export class IkeConnection implements WheelEntry {
 
   #keepAlive(nowMs: number): void {
     this.#lastKeepaliveMs = nowMs
-    if (this.#route?.port.number === NAT_TRAVERSAL_PORT) {
+    // A NAT knows by itself how long a TCP connection lasts (RFC 9329 §7.6).
+    const isNeeded = this.#path.peer.isTcp !== true
+    if (isNeeded && this.#route?.port.number === NAT_TRAVERSAL_PORT) {
       this.#services.sockets.sendKeepalive(this.#route)
     }
   }
@@ -295,14 +299,6 @@ export class IkeConnection implements WheelEntry {
     this.tunnel.close()
     for (const spi of this.#reservedSpis) this.#services.database.release(spi)
     this.#table.closed(this)
-  }
-}
-
-/** As IKE knows it: text. */
-export function pathOf({ local, peer, port }: Envelope): Path {
-  return {
-    local: { address: local.text, port: port.number },
-    peer: { address: peer.text, port: peer.port },
   }
 }
 

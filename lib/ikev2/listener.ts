@@ -13,10 +13,10 @@ import {
   type IkeConnectionOwner,
   type IkeServices,
   type IkeSettings,
-  pathOf,
   type TunnelLimits,
 } from './ike-connection.ts'
 import type { Path } from './path.ts'
+import { pathOf } from './route.ts'
 import { SpiMap } from './spi-map.ts'
 import { checkHeader, parseHeader, SPI_BYTES } from './wire/header.ts'
 

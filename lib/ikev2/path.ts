@@ -2,10 +2,12 @@
 import { equalBytes, fromHex, putU32 } from '../core/bytes.ts'
 import { parseIpv4, parseIpv6 } from '../core/ip-address.ts'
 
-/** An address in its usual text form and a UDP port. */
+/** An address in its usual text form and a port. */
 export interface Endpoint {
   readonly address: string
   readonly port: number
+  /** One end of a TCP connection (RFC 9329); UDP when absent. */
+  readonly isTcp?: true
 }
 
 export interface Path {
@@ -27,8 +29,14 @@ export function addressBytes(address: string): Uint8Array {
 }
 
 export function isSameEndpoint(a: Endpoint, b: Endpoint): boolean {
-  if (a.port !== b.port) return false
+  if (a.port !== b.port || a.isTcp !== b.isTcp) return false
   return a.address === b.address || equalBytes(addressBytes(a.address), addressBytes(b.address))
+}
+
+/** For people: `192.0.2.1:500`, `[2001:db8::1]:4500`, `192.0.2.1:40000/tcp`. */
+export function describeEndpoint({ address, port, isTcp }: Endpoint): string {
+  const host = address.includes(':') ? `[${address}]` : address
+  return `${host}:${port}${isTcp === true ? '/tcp' : ''}`
 }
 
 export function isSamePath(a: Path, b: Path): boolean {

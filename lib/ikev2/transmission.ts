@@ -44,7 +44,9 @@ function datagramsOf(
   const { random } = connection.options
   const cipher = association.sender
   if (isCleartext(exchange) || cipher === undefined) return [encodeMessage(head, payloads)]
-  if (!connection.peer.fragments) return [sealMessage(cipher, head, payloads, random)]
+  // A stream needs no fragments (RFC 9329 §7.3).
+  const isWhole = !connection.peer.fragments || connection.path.peer.isTcp === true
+  if (isWhole) return [sealMessage(cipher, head, payloads, random)]
   const isIpv6 = addressBytes(connection.path.peer.address).length === 16
   return sealFragments(cipher, head, payloads, messageRoomBytes(packetBytes, isIpv6), random)
 }

@@ -282,6 +282,7 @@ export class IkeInit implements Task {
     const { local, peer } = connection.path
     const isNeeded = connection.isUdpEncapsulated || connection.options.features.mobike
     if (!isNeeded || connection.nat === undefined || peer.port !== IKE_PORT) return
+    if (peer.isTcp === true) return
     const localPort = local.port === IKE_PORT ? NAT_TRAVERSAL_PORT : local.port
     connection.path = {
       local: { ...local, port: localPort },

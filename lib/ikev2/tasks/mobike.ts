@@ -155,11 +155,14 @@ function learnAddresses(connection: Connection, payloads: readonly Payload[]): v
 /**
  * A NAT before the peer has changed its mapping: what is authentic and new tells where it is now. Only
  * when the peer is behind a NAT and we are not (RFC 7296 §2.23); a client does not notice such a change
- * itself, so this holds with MOBIKE too.
+ * itself, so this holds with MOBIKE too. A peer that lost its TCP connection goes on over its next one
+ * (RFC 9329 §6.1).
  */
 export function followNat(connection: Connection, path: Path): void {
   const { nat, state } = connection
-  if (state !== 'established' || nat === undefined) return
-  if (!nat.isPeerBehindNat || nat.isLocalBehindNat || isSamePath(connection.path, path)) return
+  if (state !== 'established' || isSamePath(connection.path, path)) return
+  const isNextStream = connection.path.peer.isTcp === true && path.peer.isTcp === true
+  const isMovedByNat = nat?.isPeerBehindNat === true && !nat.isLocalBehindNat
+  if (!isNextStream && !isMovedByNat) return
   connection.move(path, undefined)
 }
