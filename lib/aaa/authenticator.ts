@@ -77,6 +77,8 @@ export interface Authorization {
   readonly sessionTimeoutSeconds?: number
   readonly idleTimeoutSeconds?: number
   readonly maxSessions?: number
+  /** Calls that may be one session (RFC 1990). */
+  readonly maxLinks?: number
   /** Between interim accounting records (RFC 2869 §5.16). */
   readonly interimIntervalSeconds?: number
   /** Name of a filter of the configuration (RFC 2865 §5.11 Filter-Id). */

@@ -134,6 +134,7 @@ export class SessionRegistry {
     return session
   }
 
+  /** Calls, links of bundles among them. */
   get size(): number {
     return this.#sessions.size
   }
@@ -149,17 +150,19 @@ export class SessionRegistry {
     return this.#perUser.get(userKey(userName)) ?? 0
   }
 
-  /** In the order in which they came. */
+  /** In the order in which they came; links of a bundle are in the status of its session. */
   list(): SessionStatus[] {
-    return [...this.#sessions.values()].map(session => session.status())
+    return [...this.#sessions.values()]
+      .filter(session => !session.isLink)
+      .map(session => session.status())
   }
 
-  /** By id, by number, or all of a user. */
+  /** By id, by number, or all of a user. A single link of a bundle is found by id and number. */
   find(nameOrId: string): Session[] {
     const one = this.#sessions.get(nameOrId) ?? this.#byNumber.get(Number(nameOrId))
     const key = userKey(nameOrId)
     const named = [...this.#sessions.values()].filter(
-      ({ userName }) => userName !== undefined && userKey(userName) === key,
+      ({ userName, isLink }) => !isLink && userName !== undefined && userKey(userName) === key,
     )
     return one === undefined || named.includes(one) ? named : [one, ...named]
   }
@@ -240,7 +243,8 @@ export class SessionRegistry {
     this.#byNumber.delete(session.number)
     change(this.#perSource, source, -1)
     change(this.#perProtocol, session.protocol, -1)
-    if (session.userName !== undefined) change(this.#perUser, userKey(session.userName), -1)
+    const { hasLeader, userName } = session
+    if (!hasLeader && userName !== undefined) change(this.#perUser, userKey(userName), -1)
   }
 
   /** Small numbers for people and for NAS-Port; 32 bits, and never one that is in use. */

@@ -8,6 +8,7 @@ import type { Port } from '../dataplane/index.ts'
 import type { Authorization, RejectReason } from './authenticator.ts'
 import type { FilterCatalogue } from './filter-catalogue.ts'
 import type { AccessPolicies, ProofFacts } from './policy/access-policies.ts'
+import { type BundleStatus, type SessionLink, SessionLinks } from './session-links.ts'
 import { SessionTraffic } from './session-traffic.ts'
 
 /** How long a tunnel may take to close in its own orderly way, ms. */
@@ -66,8 +67,11 @@ export interface SessionAddresses {
   readonly ipv6?: Ipv6Network
 }
 
-/** `setup` until addresses are given; `closing` once somebody asked for the end. */
-export type SessionState = 'setup' | 'up' | 'closing' | 'ended'
+/**
+ * `setup` until addresses are given; `closing` once somebody asked for the end. `joined` is a link of
+ * another session: it has no addresses, limits and records of its own.
+ */
+export type SessionState = 'setup' | 'up' | 'joined' | 'closing' | 'ended'
 
 /** What status, events and accounting show. */
 export interface SessionStatus {
@@ -83,6 +87,8 @@ export interface SessionStatus {
   readonly policy?: string
   readonly filter?: string
   readonly isQuarantined?: boolean
+  /** Present when it is that of a bundle. */
+  readonly bundle?: BundleStatus
   /** When the call came in. */
   readonly since: Date
   /** Since it is up; 0 before. */
@@ -127,6 +133,7 @@ export class Session implements WheelEntry {
   readonly #call: CallDescription
   readonly #host: SessionHost
   readonly #since: Date
+  readonly #asLink: SessionLink
   #state: SessionState = 'setup'
   #authorization: Authorization | undefined
   #addresses: SessionAddresses = {}
@@ -141,6 +148,11 @@ export class Session implements WheelEntry {
   #isQuarantined = false
   #policy: string | undefined
   readonly #traffic = new SessionTraffic()
+  /** Present when other calls may join this one. */
+  #links: SessionLinks | undefined
+  /** The session whose link this call is to be, or is. */
+  #leader: Session | undefined
+  #isLink = false
 
   constructor(number: number, id: string, call: CallDescription, host: SessionHost) {
     this.number = number
@@ -149,6 +161,7 @@ export class Session implements WheelEntry {
     this.#call = call
     this.#host = host
     this.#since = host.wallClock.now()
+    this.#asLink = { number, call, since: this.#since }
     this.log = host.log.child({ sessionId: id, proto: call.protocol, peer: call.peerLabel })
   }
 
@@ -173,11 +186,26 @@ export class Session implements WheelEntry {
     return this.#isQuarantined
   }
 
+  /** The call is a link of another session. */
+  get isLink(): boolean {
+    return this.#isLink
+  }
+
+  /** It is, or was let in to become, a link of another session: the user has no session more. */
+  get hasLeader(): boolean {
+    return this.#leader !== undefined
+  }
+
   /**
    * The peer has proved to be this user: may it come in, and with what? `authorization` is from then
-   * on what the policies have made of it. A refusal ends the call; its owner does that.
+   * on what the policies have made of it. A call that will `join` a leader is no session more. A
+   * refusal ends the call; its owner does that.
    */
-  authorize(authorization: Authorization, facts: ProofFacts = {}): Refusal | undefined {
+  authorize(
+    authorization: Authorization,
+    facts: ProofFacts = {},
+    leader?: Session,
+  ): Refusal | undefined {
     if (this.#state !== 'setup' || this.#authorization !== undefined) return undefined
     const { wallClock } = this.#host
     const decision = this.#host.policies().decide(
@@ -198,12 +226,38 @@ export class Session implements WheelEntry {
     const isQuarantined = decided.quarantine !== undefined
     const unknown = this.#traffic.set(decided, isQuarantined, this.#host.filters())
     if (unknown !== undefined) return { cause: 'not-authorized', reason: unknown }
-    const refusal = this.#host.admitUser(decided)
+    const refusal = leader === undefined ? this.#host.admitUser(decided) : undefined
     if (refusal !== undefined) return refusal
+    this.#leader = leader
     this.#authorization = decided
     this.#policy = decision.policy
     this.#isQuarantined = isQuarantined
     return undefined
+  }
+
+  /** Other calls of the user may join this one: it is the first link of a bundle. */
+  lead(): void {
+    if (this.#links !== undefined) return
+    this.#links = new SessionLinks()
+    this.#links.add(this.#asLink)
+  }
+
+  /** The call carries for the session that it was authorized with; false when that is over. */
+  join(): boolean {
+    const leader = this.#leader
+    if (this.#isLink) return true
+    if (this.#state !== 'setup' || leader === undefined) return false
+    if (leader.state !== 'up' && leader.state !== 'setup') return false
+    this.#state = 'joined'
+    this.#isLink = true
+    leader.lead()
+    leader.#links?.add(this.#asLink)
+    this.log.info(
+      { event: 'link-joined', user: this.userName, bundle: leader.id },
+      'link joined a bundle',
+    )
+    if (leader.state === 'up') this.#host.changed(leader.status())
+    return true
   }
 
   /** The session's packets pass this port from now on: filter, rates and routes hold there. */
@@ -291,7 +345,8 @@ export class Session implements WheelEntry {
     this.#cause = effective
     this.#usage = () => unused
     this.#host.wheel.cancel(this)
-    if (wasUp) this.#logDown(status, effective)
+    if (this.#isLink) this.#leave(effective)
+    else if (wasUp) this.#logDown(status, effective)
     else
       this.log.info({ event: 'call-failed', user: this.userName, cause: effective }, 'call failed')
     this.#host.down(status, effective, wasUp)
@@ -327,6 +382,7 @@ export class Session implements WheelEntry {
         filter: this.#authorization.filterName,
       }),
       ...(this.#isQuarantined && { isQuarantined: true }),
+      ...(this.#links !== undefined && { bundle: this.#links.status() }),
       since: this.#since,
       durationSeconds: isCounted ? Math.floor((nowMs - this.#upMs) / 1000) : 0,
       idleSeconds: isCounted ? Math.max(0, Math.floor((nowMs - this.#activeMs()) / 1000)) : 0,
@@ -335,6 +391,14 @@ export class Session implements WheelEntry {
       sentPackets,
       sentBytes,
     }
+  }
+
+  #leave(cause: DisconnectCause): void {
+    const leader = this.#leader
+    this.log.info({ event: 'link-left', user: this.userName, cause }, 'link left its bundle')
+    if (leader === undefined) return
+    leader.#links?.remove(this.#asLink)
+    if (leader.state === 'up') this.#host.changed(leader.status())
   }
 
   #activeMs(): number {

@@ -4,6 +4,7 @@
  */
 import { noRoom, type PacketSink } from '../core/packet-sink.ts'
 import type { PinnedMemory } from '../dataplane/dataplane.ts'
+import type { FrameSealer } from '../ppp/carrier.ts'
 import { frameHeaderBytes, PppProtocol, putFrameHeader } from '../ppp/wire/frame.ts'
 import type { DataSequence } from './data-sequence.ts'
 import type { L2tpPath } from './l2tp-path.ts'
@@ -35,6 +36,9 @@ export class DataSink implements PacketSink {
   readonly #path: L2tpPath
   readonly #headerBytes: number
   #isOpen = false
+  /** Absent: each packet is a frame of its own, behind a plain PPP header. */
+  #sealer: FrameSealer | undefined
+  #pppHeaderBytes = frameHeaderBytes
 
   constructor(options: DataSinkOptions, mtuBytes: number) {
     this.mtuBytes = mtuBytes
@@ -49,22 +53,35 @@ export class DataSink implements PacketSink {
     this.#isOpen = isOpen
   }
 
+  /** Makes frames of the packets from now on. */
+  setSealer(sealer: FrameSealer): void {
+    this.#sealer = sealer
+    this.#pppHeaderBytes = sealer.headerBytes
+  }
+
   reserve(lengthBytes: number): number {
     if (!this.#isOpen) {
       this.droppedNotPermitted++
       return noRoom
     }
-    const headroomBytes = this.#headerBytes + frameHeaderBytes
+    const headroomBytes = this.#headerBytes + this.#pppHeaderBytes
     const at = this.#path.reserve(headroomBytes + lengthBytes)
     return at === noRoom ? noRoom : at + headroomBytes
   }
 
   commit(at: number, lengthBytes: number): void {
-    const bytes = this.#bytes
-    const frameAt = at - frameHeaderBytes
-    const isIpv6 = (bytes[at] ?? 0) >>> 4 === 6
-    putFrameHeader(bytes, frameAt, isIpv6 ? PppProtocol.ipv6 : PppProtocol.ipv4)
-    this.#send(frameAt, lengthBytes + frameHeaderBytes)
+    const sealer = this.#sealer
+    if (sealer === undefined) {
+      const bytes = this.#bytes
+      const frameAt = at - frameHeaderBytes
+      const isIpv6 = (bytes[at] ?? 0) >>> 4 === 6
+      putFrameHeader(bytes, frameAt, isIpv6 ? PppProtocol.ipv6 : PppProtocol.ipv4)
+      this.#send(frameAt, lengthBytes + frameHeaderBytes)
+    } else {
+      const frameBytes = sealer.seal(at, lengthBytes)
+      if (frameBytes === 0) return
+      this.#send(at - sealer.headerBytes, frameBytes)
+    }
     this.sentPackets++
   }
 

@@ -5,7 +5,7 @@
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
 import type { PacketSink } from '../core/packet-sink.ts'
 import type { PinnedMemory } from '../dataplane/dataplane.ts'
-import type { Carrier, Link, LinkFactory } from '../ppp/carrier.ts'
+import type { Carrier, FrameSealer, Link, LinkFactory } from '../ppp/carrier.ts'
 import { DataSequence } from './data-sequence.ts'
 import { DataSink, largestInformationBytes } from './data-sink.ts'
 import type { L2tpPath } from './l2tp-path.ts'
@@ -25,6 +25,7 @@ export interface SessionOptions {
 
 export class Session implements Carrier {
   readonly protocol = 'l2tp'
+  readonly isProtected = true
   readonly peerAddress: string
   readonly peerLabel: string
   readonly mruBytes: number
@@ -92,6 +93,10 @@ export class Session implements Carrier {
 
   setMtu(mtuBytes: number): void {
     this.#sink.mtuBytes = Math.min(mtuBytes, this.mruBytes)
+  }
+
+  setSealer(sealer: FrameSealer): void {
+    this.#sink.setSealer(sealer)
   }
 
   sendFrame(frame: Uint8Array): void {

@@ -36,9 +36,12 @@ export interface Carrier {
   /** The largest IP packet that the peer takes, bytes: what `sink.mtuBytes` says from now on. */
   setMtu(mtuBytes: number): void
 
+  /** The tunnel protects what it carries by itself: CCP is refused on it. */
+  readonly isProtected?: true
+
   /**
-   * For tunnels that protect nothing by themselves: from now on IP packets are made frames by
-   * `sealer`. A tunnel without it writes plain PPP headers, and CCP is refused on it.
+   * From now on IP packets are made frames by `sealer`: protected by PPP, or cut for a bundle. A
+   * tunnel without it writes plain PPP headers; CCP and multilink are refused on it.
    */
   setSealer?(sealer: FrameSealer): void
 

@@ -149,6 +149,10 @@ class PppCall implements PppLinkOwner, WheelEntry {
 
   // PppLinkOwner
 
+  get session(): Session | undefined {
+    return this.#session
+  }
+
   event(event: PppEvent): void {
     switch (event.type) {
       case 'authenticate':
@@ -286,7 +290,8 @@ class PppCall implements PppLinkOwner, WheelEntry {
       this.#refusal = 'not-authorized'
       return { type: 'reject', reason: 'no-dial-in', canRetry: false }
     }
-    const refusal = session.authorize(authorization, facts)
+    const leader = this.#link.leaderOf(userKey(authorization.userName))?.session
+    const refusal = session.authorize(authorization, facts, leader)
     if (refusal !== undefined) {
       session.log.info({ event: 'call-refused', reason: refusal.reason }, 'call refused')
       this.#refusal = refusal.cause
@@ -299,14 +304,22 @@ class PppCall implements PppLinkOwner, WheelEntry {
 
   #onAuthenticated(): void {
     const session = this.#session
-    if (!this.#link.bundle(userKey(session?.userName ?? ''))) {
-      this.#link.handle({ type: 'close', cause: 'session-limit', detail: 'too many links' })
+    const refusal = this.#link.bundle(
+      userKey(session?.userName ?? ''),
+      session?.authorization?.maxLinks,
+    )
+    if (refusal !== undefined) {
+      this.#link.handle({ type: 'close', cause: 'session-limit', detail: refusal })
       return
     }
-    if (this.#link.isFollower) {
-      session?.up({}, () => this.#link.usage())
+    const { isFollower } = this.#link
+    if (isFollower !== (session?.hasLeader === true) || (isFollower && session?.join() !== true)) {
+      // The bundle that it was let in for ended, or began, meanwhile.
+      this.#link.handle({ type: 'close', cause: 'lost-carrier', detail: 'bundle is over' })
       return
     }
+    if (isFollower) return
+    if (this.#link.isLeader) session?.lead()
     if (this.#hasNetwork) return
     const { settings, wheel, clock } = this.#services
     if (settings.isRequestable && this.#session?.authorization?.ipv4Address === undefined) {

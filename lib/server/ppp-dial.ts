@@ -29,6 +29,7 @@ export interface DialEnd {
 export class PppDial implements LinkFactory, PppLinkOwner {
   readonly label = 'dial'
   readonly isUplink = true
+  readonly session = undefined
   /** IPv4 flows. Rejects with ConnectError when the call ends before. */
   readonly up: Promise<Ipv4Up>
   /** The link carries for the bundle of an earlier one, which has the addresses. */
@@ -98,9 +99,10 @@ export class PppDial implements LinkFactory, PppLinkOwner {
   }
 
   #bundle(): void {
-    const isIn = this.#link?.bundle(this.#settings.userName)
-    if (isIn === false) this.#link?.handle({ type: 'close', cause: 'session-limit' })
-    else if (this.#link?.isFollower === true) this.#onJoined()
+    const refusal = this.#link?.bundle(this.#settings.userName)
+    if (refusal !== undefined) {
+      this.#link?.handle({ type: 'close', cause: 'session-limit', detail: refusal })
+    } else if (this.#link?.isFollower === true) this.#onJoined()
   }
 
   /** Behind the server is everything. */

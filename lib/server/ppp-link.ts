@@ -2,7 +2,7 @@
  * One PPP link in either role: a tunnel on one side, the PPP engine and a port of the dataplane on
  * the other. IP goes past the engine; everything else goes through it.
  */
-import type { SessionUsage } from '../aaa/session.ts'
+import type { Session, SessionUsage } from '../aaa/session.ts'
 import type { Clock } from '../core/clock.ts'
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
 import { Driver } from '../core/driver.ts'
@@ -15,14 +15,15 @@ import { DataPath } from '../ppp/data-path.ts'
 import { PppEngine } from '../ppp/engine.ts'
 import type { Ipv4Up, Ipv6Up, PppEvent, PppInput } from '../ppp/event.ts'
 import { Opened } from '../ppp/frame-opener.ts'
-import type { BundleTable } from '../ppp/multilink/bundle-table.ts'
+import { PlainSealer } from '../ppp/frame-sealers.ts'
+import type { BundleTable, EntranceRefusal } from '../ppp/multilink/bundle-table.ts'
 import { LinkInBundle } from '../ppp/multilink/link-in-bundle.ts'
-import type { PppSettings } from '../ppp/settings.ts'
+import type { CompressionSettings, PppSettings } from '../ppp/settings.ts'
 import { PppProtocol, peel } from '../ppp/wire/frame.ts'
 
 export interface LinkServices {
   /** Absent: no link is bundled with another. */
-  readonly bundles?: BundleTable
+  readonly bundles?: BundleTable<PppLinkOwner>
   readonly dataplane: Dataplane
   readonly clock: Clock
   readonly wheel: TimerWheel
@@ -35,6 +36,8 @@ export interface PppLinkOwner {
   readonly label: string
   /** We dialled: the peer leads to everything else. */
   readonly isUplink: boolean
+  /** Of an answered call: what other links of its user join. */
+  readonly session: Session | undefined
   /** Everything that PPP reports, after the link has done its own part. */
   event(event: PppEvent): void
   /** IPv4 flows: say which addresses are behind this port. */
@@ -66,10 +69,12 @@ export class PppLink implements Link {
   #isCarrierLost = false
   #isBound = false
   #hasHeard = false
-  /** Absent: the tunnel protects its packets by itself, and writes plain PPP headers. */
+  /** Absent: the tunnel protects its packets by itself. */
   readonly #dataPath: DataPath | undefined
   /** Absent: the carrier cannot carry fragments, or nobody is to bundle. */
-  readonly #bundling: LinkInBundle | undefined
+  readonly #bundling: LinkInBundle<PppLinkOwner> | undefined
+  /** Absent: the tunnel protects its packets by itself. */
+  readonly #compression: CompressionSettings | undefined
   #droppedIpPackets = 0
   #ipv4: Ipv4Up | undefined
   #ipv6: Ipv6Up | undefined
@@ -90,33 +95,39 @@ export class PppLink implements Link {
     this.#services = services
     this.#owner = owner
     this.#bytes = services.dataplane.memory.bytes
-    const { bundles } = services
+    const bundles = carrier.setSealer === undefined ? undefined : services.bundles
+    const { compression, ...others } = settings
+    const leavesProtection = carrier.setSealer !== undefined && carrier.isProtected !== true
+    this.#compression = leavesProtection ? compression : undefined
     const engine = new PppEngine(
-      carrier.setSealer === undefined
-        ? withoutCompression(settings)
-        : { ...settings, ...(bundles !== undefined && { multilink: bundles.settings }) },
+      {
+        ...others,
+        ...(this.#compression !== undefined && { compression: this.#compression }),
+        ...(bundles !== undefined && { multilink: bundles.settings }),
+      },
       services.random,
     )
-    if (carrier.setSealer !== undefined) {
-      const setSealer = (sealer: FrameSealer) => carrier.setSealer?.(sealer)
-      if (bundles !== undefined) {
-        this.#bundling = new LinkInBundle(bundles, {
-          bytes: this.#bytes,
-          sink: carrier.sink,
-          setSealer,
-          receive: (at, lengthBytes) => this.#receive(at, lengthBytes, true),
-          close: () =>
-            this.#driver.handle({ type: 'close', cause: 'lost-carrier', detail: 'bundle is over' }),
-        })
-      }
+    const setCarrierSealer = (sealer: FrameSealer) => carrier.setSealer?.(sealer)
+    if (bundles !== undefined) {
+      this.#bundling = new LinkInBundle(bundles, {
+        bytes: this.#bytes,
+        sink: carrier.sink,
+        setSealer: setCarrierSealer,
+        receive: (at, lengthBytes) => this.#receive(at, lengthBytes, true),
+        close: () =>
+          this.#driver.handle({ type: 'close', cause: 'lost-carrier', detail: 'bundle is over' }),
+      })
+    }
+    const setSealer = (sealer: FrameSealer) =>
+      this.#bundling === undefined ? setCarrierSealer(sealer) : this.#bundling.setSealer(sealer)
+    if (leavesProtection) {
       this.#dataPath = new DataPath({
         bytes: this.#bytes,
         role: settings.role,
         intake: lengthBytes => services.dataplane.intake(lengthBytes),
-        setSealer: sealer =>
-          this.#bundling === undefined ? setSealer(sealer) : this.#bundling.setSealer(sealer),
+        setSealer,
       })
-    }
+    } else if (bundles !== undefined) setSealer(new PlainSealer(this.#bytes))
     this.#engine = engine
     // IP does not pass the engine, so it learns that the peer lives when it is about to ask.
     const machine = {
@@ -147,8 +158,6 @@ export class PppLink implements Link {
 
   /** Cumulative over renegotiations. */
   usage(): SessionUsage {
-    // The packets of a bundle are its first link's; the others only live.
-    if (this.isFollower) return { ...noUsage, lastActiveMs: this.#services.clock.nowMs() }
     const now = this.#port?.counters ?? noUsage
     const before = this.#earlier
     return {
@@ -170,16 +179,32 @@ export class PppLink implements Link {
     return this.#droppedIpPackets
   }
 
+  /** Who leads the bundle that this link would join, if it were this user's. */
+  leaderOf(userKey: string): PppLinkOwner | undefined {
+    return this.#bundling?.leaderOf(userKey)
+  }
+
   /**
-   * The peer has proved to be `userKey`'s: the link joins the others of that user and endpoint. False:
-   * that bundle takes no more links.
+   * The peer has proved to be `userKey`'s: the link joins the others of that user and endpoint, or
+   * leads when it is the first. Why it may not, if so.
    */
-  bundle(userKey: string): boolean {
+  bundle(userKey: string, maxLinks?: number): EntranceRefusal | undefined {
     const bundling = this.#bundling
-    if (bundling?.isDue !== true) return true
-    if (!bundling.enter(userKey)) return false
+    if (bundling?.isDue !== true) return undefined
+    const refusal = bundling.enter({
+      userKey,
+      needsEncryption: this.#compression?.encryption === 'required',
+      ...(maxLinks !== undefined && { maxLinks }),
+      owner: this.#owner,
+    })
+    if (refusal !== undefined) return refusal
     this.#driver.handle({ type: 'bundled', isFollower: bundling.isFollower })
-    return true
+    return undefined
+  }
+
+  /** Other links may join this one. */
+  get isLeader(): boolean {
+    return this.#bundling?.bundle !== undefined
   }
 
   /** Another link leads the bundle of this one; networks are up there. */
@@ -283,7 +308,10 @@ export class PppLink implements Link {
         this.#dataPath?.reset()
         break
       case 'link-up':
-        this.#bundling?.agreed(event.multilink, event.peerMruBytes)
+        this.#bundling?.agreed(
+          event.multilink,
+          Math.min(event.peerMruBytes, this.#carrier.mruBytes),
+        )
         break
       case 'renegotiating':
         this.#bundling?.leave()
@@ -366,9 +394,4 @@ const firstLinkProtocol = 0xc000
 /** What belongs to the bundle as a whole, with or without the head of a fragment (RFC 1990 §3). */
 function isOfBundle(protocol: number): boolean {
   return protocol !== 0 && protocol < firstLinkProtocol
-}
-
-function withoutCompression(settings: PppSettings): PppSettings {
-  const { compression: _compression, ...others } = settings
-  return others
 }

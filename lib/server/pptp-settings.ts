@@ -3,8 +3,7 @@ import { isIPv4 } from 'node:net'
 import type { Config } from '../config.ts'
 import { ConfigError } from '../core/errors.ts'
 import type { Logger } from '../core/log.ts'
-import { openRawSocket, StackSlotPool } from '../dataplane/index.ts'
-import { BundleTable } from '../ppp/multilink/bundle-table.ts'
+import { openRawSocket } from '../dataplane/index.ts'
 import type { CompressionSettings } from '../ppp/settings.ts'
 import { GRE_PROTOCOL, PPTP_PORT, PptpListener } from '../pptp/index.ts'
 import { type CallServices, PppCalls } from './ppp-call.ts'
@@ -20,32 +19,15 @@ export function makePptpListener(
   return new PptpListener({
     addresses: addresses.map(host => ({ host, port: PPTP_PORT })),
     hostName: config.server.name,
-    links: new PppCalls(withBundles(config, services)),
+    links: new PppCalls(services),
     dataplane,
     socket: openRawSocket(dataplane.memory, GRE_PROTOCOL),
     clock,
     wheel,
     random,
     log: log.child({ proto: 'pptp' }),
+    obeysWindow: config.pptp.isWindowObeyed,
   })
-}
-
-/** Early fragments of all bundles together, and the room for each. */
-const fragmentSlots = 512
-const fragmentSlotBytes = 2048
-/** RFC 1990 §5.1.1: at least 1500. */
-const mrruBytes = 1600
-
-/** Calls may be bundled. What else the server changes in `services` holds here, too. */
-function withBundles({ ppp }: Config, services: CallServices): CallServices {
-  if (ppp.multilink === undefined) return services
-  const { dataplane, clock, wheel, random } = services
-  const bundles = new BundleTable({
-    ...{ dataplane, clock, wheel, random, mrruBytes },
-    slots: new StackSlotPool(dataplane.memory, fragmentSlotBytes, fragmentSlots),
-    linksPerBundle: ppp.multilink.linksPerBundle,
-  })
-  return Object.assign(Object.create(services), { bundles })
 }
 
 /** Undefined: nothing is to be agreed on. */

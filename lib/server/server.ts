@@ -31,6 +31,7 @@ import type { AuthenticationProtocol } from '../ppp/settings.ts'
 import type { PptpListener, PptpStatus } from '../pptp/index.ts'
 import { Forwarding, type ForwardingStatus, TunInterface } from '../routing/index.ts'
 import { SstpListener, type SstpStatus } from '../sstp/index.ts'
+import { makeBundles } from './bundles.ts'
 import { dhcpSettings } from './client-networks.ts'
 import { makeEapMethods, proofMethods } from './eap-methods.ts'
 import { Ikev2Service, loadIkeParts } from './ikev2-service.ts'
@@ -152,11 +153,16 @@ export class Server {
       random: systemRandom,
     }
     this.#radius = new RadiusService(config, radiusServices, log.child({ proto: 'radius' }))
-    this.#services = {
+    const parts = {
       dataplane: this.#dataplane,
       clock: this.#clock,
       wheel: this.#wheel,
       random: systemRandom,
+    }
+    const bundles = makeBundles(config, parts)
+    this.#services = {
+      ...parts,
+      ...(bundles !== undefined && { bundles }),
       sessions: this.#sessions,
       authenticator: this.#makeAuthenticator(),
       ipv4Pool: this.#ipv4Pools,
@@ -262,6 +268,7 @@ export class Server {
         ...config.ikev2,
         isEnabled: before.ikev2.isEnabled,
         takesPlainEsp: before.ikev2.takesPlainEsp,
+        tcpPort: before.ikev2.tcpPort,
       },
       l2tp: {
         ...config.l2tp,
@@ -299,7 +306,8 @@ export class Server {
       )
     const ikev2Changed =
       before.ikev2.isEnabled !== config.ikev2.isEnabled ||
-      before.ikev2.takesPlainEsp !== config.ikev2.takesPlainEsp
+      before.ikev2.takesPlainEsp !== config.ikev2.takesPlainEsp ||
+      before.ikev2.tcpPort !== config.ikev2.tcpPort
     const l2tpChanged =
       before.l2tp.isEnabled !== config.l2tp.isEnabled ||
       before.l2tp.isAllowedWithoutIpsec !== config.l2tp.isAllowedWithoutIpsec
@@ -327,7 +335,7 @@ export class Server {
       this.#attempt('l2tp', () => this.#l2tp?.stop()),
       this.#attempt('ikev2', () => this.#ikev2?.stop()),
     ])
-    this.#ipsec?.close()
+    await this.#attempt('ipsec', () => this.#ipsec?.close())
     await this.#attempt('radius', () => this.#radius.stop())
     this.#dataplane.flush()
     await this.#routing
@@ -405,10 +413,10 @@ export class Server {
     this.#setEap(this.#makeEapMethods(this.#config))
     await this.#listenSstp()
     await this.#listenPptp()
-    this.#listenIpsec()
+    await this.#listenIpsec()
   }
 
-  #listenIpsec(): void {
+  async #listenIpsec(): Promise<void> {
     const { ikev2, l2tp, tun } = this.#config
     if (!ikev2.isEnabled && !l2tp.isEnabled) return
     if (tun.backend === 'memory') {
@@ -426,6 +434,7 @@ export class Server {
       this.#l2tp = new L2tpService(this.#config, this.#services, ipsec, log)
     }
     ipsec.open()
+    await ipsec.openStreams()
   }
 
   async #listenSstp(): Promise<void> {

@@ -11,7 +11,7 @@ import type { Machine } from '../core/machine.ts'
 import type { PacketSink } from '../core/packet-sink.ts'
 import type { TimerWheel } from '../core/timers.ts'
 import type { Dataplane } from '../dataplane/dataplane.ts'
-import type { Carrier, Link, LinkFactory } from '../ppp/carrier.ts'
+import type { Carrier, FrameSealer, Link, LinkFactory } from '../ppp/carrier.ts'
 import type { ByteStream } from './byte-stream.ts'
 import type { CallInput, CallOutput, CallReason } from './call-state.ts'
 import { MAX_INFORMATION_BYTES, PacketPacker } from './packet-packer.ts'
@@ -81,6 +81,7 @@ export type CallMachine = Machine<CallInput, CallOutput>
 
 export class Call implements Carrier {
   readonly protocol = 'sstp'
+  readonly isProtected = true
   readonly peerAddress: string
   readonly peerLabel: string
   readonly mruBytes = MAX_INFORMATION_BYTES
@@ -177,6 +178,10 @@ export class Call implements Carrier {
 
   setMtu(mtuBytes: number): void {
     this.#packer.mtuBytes = Math.min(mtuBytes, MAX_INFORMATION_BYTES)
+  }
+
+  setSealer(sealer: FrameSealer): void {
+    this.#packer.setSealer(sealer)
   }
 
   sendFrame(frame: Uint8Array): void {

@@ -7,6 +7,7 @@
  */
 import { noRoom, type PacketSink } from '../core/packet-sink.ts'
 import type { PinnedMemory, SlotPool } from '../dataplane/dataplane.ts'
+import type { FrameSealer } from '../ppp/carrier.ts'
 import type { ByteStream } from './byte-stream.ts'
 import { FRAME_HEADER_BYTES, MAX_PPP_FRAME_BYTES, putFrameHeader } from './wire/frame.ts'
 
@@ -40,6 +41,9 @@ export class PacketPacker implements PacketSink {
   /** Packets that no SSTP frame can carry. */
   droppedTooLong = 0
   #isOpen = false
+  /** Absent: each packet is a frame of its own, behind a plain PPP header. */
+  #sealer: FrameSealer | undefined
+  #headerBytes = HEADER_BYTES
   #slotAt = none
   #writeAt = 0
   #slotEnd = 0
@@ -56,6 +60,12 @@ export class PacketPacker implements PacketSink {
     this.#isOpen = isOpen
   }
 
+  /** Makes frames of the packets from now on. */
+  setSealer(sealer: FrameSealer): void {
+    this.#sealer = sealer
+    this.#headerBytes = FRAME_HEADER_BYTES + sealer.headerBytes
+  }
+
   reserve(lengthBytes: number): number {
     if (!this.#isOpen) {
       this.droppedNotPermitted++
@@ -65,17 +75,31 @@ export class PacketPacker implements PacketSink {
       this.droppedTooLong++
       return noRoom
     }
-    if (this.#slotAt !== none && this.#slotEnd - this.#writeAt < HEADER_BYTES + lengthBytes) {
+    if (this.#slotAt !== none && this.#slotEnd - this.#writeAt < this.#headerBytes + lengthBytes) {
       this.flush()
     }
     if (this.#slotAt === none && !this.#takeSlot()) {
       this.droppedNoRoom++
       return noRoom
     }
-    return this.#writeAt + HEADER_BYTES
+    return this.#writeAt + this.#headerBytes
   }
 
   commit(at: number, lengthBytes: number): void {
+    const sealer = this.#sealer
+    if (sealer === undefined) this.#commitPlain(at, lengthBytes)
+    else {
+      const pppBytes = sealer.seal(at, lengthBytes)
+      if (pppBytes === 0) return
+      const pppAt = at - sealer.headerBytes
+      const startAt = pppAt - FRAME_HEADER_BYTES
+      putFrameHeader(this.#memory.bytes, startAt, false, FRAME_HEADER_BYTES + pppBytes)
+      this.#writeAt = pppAt + pppBytes
+      this.sentPackets++
+    }
+  }
+
+  #commitPlain(at: number, lengthBytes: number): void {
     const bytes = this.#memory.bytes
     const start = at - HEADER_BYTES
     const pppAt = putFrameHeader(bytes, start, false, HEADER_BYTES + lengthBytes)

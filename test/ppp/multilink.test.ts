@@ -282,7 +282,7 @@ function side(seed: number, linksPerBundle = 4) {
   return {
     ...{ table, open, packets, closed, slots },
     /** A frame of the peer on `link`. */
-    receive: (link: LinkInBundle, frame: Uint8Array) => {
+    receive: (link: LinkInBundle<undefined>, frame: Uint8Array) => {
       memory.bytes.set(frame, inbox)
       const isFragment = frame[3] === 0x3d
       return isFragment
@@ -307,7 +307,11 @@ function ipv4Packet(lengthBytes: number, seed: number): Uint8Array {
   return packet
 }
 
-const bundleOf = (link: LinkInBundle, t: Test) => {
+/** Whether the bundle of that user takes the link. */
+const enter = (link: LinkInBundle<undefined>, userKey: string, needsEncryption = false) =>
+  link.enter({ userKey, needsEncryption, owner: undefined }) === undefined
+
+const bundleOf = (link: LinkInBundle<undefined>, t: Test) => {
   const { bundle } = link
   if (bundle === undefined) {
     t.fail('no bundle')
@@ -322,8 +326,8 @@ t.test(
     const [from, to] = [side(1), side(2)]
     const [a, b] = [from.open(600), from.open(900)]
     const [c, d] = [to.open(), to.open()]
-    t.ok(a.link.enter('alice') && b.link.enter('alice') && c.link.enter('alice'))
-    t.ok(d.link.enter('alice'))
+    t.ok(enter(a.link, 'alice') && enter(b.link, 'alice') && enter(c.link, 'alice'))
+    t.ok(enter(d.link, 'alice'))
     t.ok(b.link.isFollower)
     t.equal(b.link.bundle, undefined)
     const bundle = bundleOf(a.link, t)
@@ -383,8 +387,8 @@ t.test(
 t.test('a link without room is passed over; without any room the peer sees a loss', async t => {
   const { open, send, table } = side(3)
   const [a, b] = [open(), open()]
-  a.link.enter('alice')
-  b.link.enter('alice')
+  enter(a.link, 'alice')
+  enter(b.link, 'alice')
   const bundle = bundleOf(a.link, t)
   a.sink.isFull = true
   for (let i = 0; i < 4; i++) send(bundle, ipv4Packet(100, i))
@@ -404,36 +408,46 @@ t.test(
   async t => {
     const { open, table } = side(4, 2)
     const first = open().link
-    t.ok(first.enter('alice'))
+    t.ok(enter(first, 'alice'))
     const [bob, elsewhere] = [
       open().link,
       open(1400, { ...agreement, endpoint: fromHex('01ff') }).link,
     ]
-    t.ok(bob.enter('bob') && elsewhere.enter('alice'))
+    t.ok(enter(bob, 'bob') && enter(elsewhere, 'alice'))
     t.notOk(bob.isFollower || elsewhere.isFollower)
     t.equal(table.size, 3)
-    t.notOk(open(1400, { ...agreement, sendsShort: true }).link.enter('alice'))
-    t.notOk(open(1400, { ...agreement, peerMrruBytes: 1700 }).link.enter('alice'))
+    t.notOk(enter(open(1400, { ...agreement, sendsShort: true }).link, 'alice'))
+    t.notOk(enter(open(1400, { ...agreement, peerMrruBytes: 1700 }).link, 'alice'))
     t.equal(table.counters.get('multilink-other-options'), 2)
-    t.ok(open().link.enter('alice'))
-    t.notOk(open().link.enter('alice'))
+    t.ok(enter(open().link, 'alice'))
+    t.notOk(enter(open().link, 'alice'))
     t.equal(table.counters.get('multilink-too-many-links'), 1)
+    const few = { userKey: 'bob', needsEncryption: false, owner: undefined, maxLinks: 1 }
+    t.equal(open().link.enter(few), 'too-many-links', 'the user may have fewer')
   },
 )
+
+t.test('who must encrypt joins no bundle that does not; who need not joins either', async t => {
+  const { open, table } = side(6)
+  t.ok(enter(open().link, 'alice') && enter(open().link, 'bob', true))
+  t.notOk(enter(open().link, 'alice', true))
+  t.equal(table.counters.get('multilink-not-encrypted'), 1)
+  t.ok(enter(open().link, 'bob') && enter(open().link, 'bob', true))
+})
 
 t.test(
   'the first link takes the others along when it goes, and the name is free again',
   async t => {
     const { open, table, closed, receive } = side(5)
     const [a, b] = [open(), open()]
-    a.link.enter('alice')
-    b.link.enter('alice')
+    enter(a.link, 'alice')
+    enter(b.link, 'alice')
     t.ok(receive(b.link, fromHex('ff030021 45')), 'what came whole belongs to the bundle')
     a.link.leave()
     t.same(closed, [1])
     t.equal(table.size, 0)
     t.notOk(receive(b.link, fromHex('ff03003d c0000000 45')), 'no bundle, no fragments')
-    t.ok(a.link.enter('alice'))
+    t.ok(enter(a.link, 'alice'))
     t.notOk(a.link.isFollower)
   },
 )

@@ -10,6 +10,7 @@ import type { CompressionSettings } from '../../lib/ppp/settings.ts'
 import { PptpDialler, PptpListener } from '../../lib/pptp/index.ts'
 import { PppCalls } from '../../lib/server/ppp-call.ts'
 import { PppDial } from '../../lib/server/ppp-dial.ts'
+import type { PppLinkOwner } from '../../lib/server/ppp-link.ts'
 import { udp } from '../dataplane/packets.ts'
 import { FakePacketSocket, join } from '../pptp/packet-socket.ts'
 import { DialIn, secretWord } from '../support/dial-in.ts'
@@ -27,7 +28,7 @@ async function setUp(t: Test, compression?: CompressionSettings, linksPerBundle 
   const server = new DialIn({ ipv4: '10.87.0.10-10.87.0.20', hasIpv6: false })
   const { clock, wheel, dataplane } = server
   const bundlesOf = (plane: typeof dataplane, seed: number) =>
-    new BundleTable({
+    new BundleTable<PppLinkOwner>({
       ...{ dataplane: plane, clock, wheel, linksPerBundle, mrruBytes: 1600 },
       slots: new StackSlotPool(plane.memory, 2048, 64),
       random: new SeededRandom(seed),
@@ -118,7 +119,8 @@ for (const [name, compression] of [
     const up = await meanwhile(first.up)
     const second = await dial()
     await meanwhile(second.joined)
-    await server.until(() => server.sessions.upCount === 2)
+    await server.until(() => server.sessions.list()[0]?.bundle?.links.length === 2)
+    t.equal(server.sessions.upCount, 1, 'one session')
     t.equal(server.ipv4Pool.leasedCount, 1)
     t.equal(bundles.size, 1)
     const [address, host] = [formatIpv4(up.localAddress), '10.1.2.3']

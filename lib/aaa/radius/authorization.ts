@@ -40,7 +40,7 @@ export function authorizationOf(list: Received, userName: string): Authorization
   const ipv4Address = u32Of(list, 'Framed-IP-Address')
   const ipv6Prefix = prefixOf(list, 'Framed-IPv6-Prefix')
   const delegatedIpv6Prefix = prefixOf(list, 'Delegated-IPv6-Prefix')
-  const maxSessions = u32Of(list, 'Port-Limit')
+  const mostPorts = u32Of(list, 'Port-Limit')
   const interimSeconds = u32Of(list, 'Acct-Interim-Interval')
   const accountingClass = bytesOfAll(list, 'Class')
   const chosenName = textOf(list, 'User-Name')
@@ -57,7 +57,9 @@ export function authorizationOf(list: Received, userName: string): Authorization
     ...namesOf(list),
     ...optional('sessionTimeoutSeconds', u32Of(list, 'Session-Timeout')),
     ...optional('idleTimeoutSeconds', u32Of(list, 'Idle-Timeout')),
-    ...(maxSessions !== undefined && maxSessions > 0 && { maxSessions }),
+    // RFC 2865 §5.42: ports, be they sessions or links of one.
+    ...(mostPorts !== undefined &&
+      mostPorts > 0 && { maxSessions: mostPorts, maxLinks: mostPorts }),
     ...(interimSeconds !== undefined && {
       interimIntervalSeconds: Math.max(interimSeconds, shortestInterimSeconds),
     }),

@@ -76,6 +76,7 @@ const mostRemembered = 16_384
 /** RFC 5176 §3: what names a session; all that is given must fit. */
 const identifying = [
   'Acct-Session-Id',
+  'Acct-Multi-Session-Id',
   'User-Name',
   'Framed-IP-Address',
   'Framed-IPv6-Prefix',
@@ -289,6 +290,8 @@ function isMeant(session: Session, list: readonly RadiusAttribute[]): boolean {
     switch (name) {
       case 'Acct-Session-Id':
         return session.id === textOf(list, name)
+      case 'Acct-Multi-Session-Id':
+        return status.bundle !== undefined && session.id === textOf(list, name)
       case 'User-Name':
         return userKey(session.userName ?? '') === userKey(textOf(list, name) ?? '')
       case 'Framed-IP-Address':

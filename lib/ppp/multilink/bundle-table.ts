@@ -29,17 +29,35 @@ export interface BundleTableOptions {
   readonly linksPerBundle: number
 }
 
-export interface Entrance {
-  readonly bundle: Bundle
+/** A link that has proved whose it is. */
+export interface Entrant<Owner> {
+  readonly userKey: string
+  readonly agreement: MultilinkAgreement
+  readonly sealer: FrameSealer
+  /** Its data may pass in clear nowhere: the bundle must be encrypted by PPP. */
+  readonly needsEncryption: boolean
+  /** Links that this user's bundles may have, if fewer than all may. */
+  readonly maxLinks?: number
+  /** Whose the bundle is, if this link leads it. */
+  readonly owner: Owner
+  /** What the bundle has received, if this link leads it. */
+  deliver(at: number, lengthBytes: number): void
+}
+
+export type EntranceRefusal = 'too-many-links' | 'other-options' | 'not-encrypted'
+
+export interface Entrance<Owner> {
+  readonly bundle: Bundle<Owner>
   /** The bundle is new, and this link leads it. */
   readonly isFirst: boolean
 }
 
-export class BundleTable {
+/** `Owner` stands for a bundle where there is more to it than its links. */
+export class BundleTable<Owner = undefined> {
   readonly counters = new Counters()
   readonly settings: MultilinkSettings
   readonly #options: BundleTableOptions
-  readonly #bundles = new Map<string, Bundle>()
+  readonly #bundles = new Map<string, Bundle<Owner>>()
   readonly #stagingAt: number
   readonly #stagingBytes: number
 
@@ -57,47 +75,49 @@ export class BundleTable {
     return this.#bundles.size
   }
 
-  /**
-   * The bundle of a link that has proved to be `userKey`'s; a new one when there is none. Undefined:
-   * it has as many links as it may have, or the link was negotiated differently. `deliver` is used when
-   * the link leads.
-   */
-  enter(
-    userKey: string,
-    agreement: MultilinkAgreement,
-    sealer: FrameSealer,
-    deliver: (at: number, lengthBytes: number) => void,
-  ): Entrance | undefined {
-    const key = `${toHex(agreement.endpoint)} ${userKey}`
+  /** The bundle that a link of `userKey` would join; undefined: it would be the first. */
+  find(userKey: string, agreement: MultilinkAgreement): Bundle<Owner> | undefined {
+    return this.#bundles.get(keyOf(userKey, agreement))
+  }
+
+  /** The bundle of a link: that of its user and endpoint, or a new one when there is none. */
+  enter(entrant: Entrant<Owner>): Entrance<Owner> | EntranceRefusal {
+    const key = keyOf(entrant.userKey, entrant.agreement)
     const present = this.#bundles.get(key)
     if (present !== undefined) {
-      if (present.linkCount >= this.#options.linksPerBundle) {
-        this.counters.count('multilink-too-many-links')
-        return undefined
-      }
-      // RFC 1990 §5.1.1 and §5.1.2: all links of a bundle agree on these.
-      const { sendForm, peerMrruBytes } = present.agreement
-      const isSame =
-        (sendForm === shortSequence) === agreement.sendsShort &&
-        peerMrruBytes === agreement.peerMrruBytes
-      if (!isSame) {
-        this.counters.count('multilink-other-options')
-        return undefined
-      }
-      return { bundle: present, isFirst: false }
+      const refusal = this.#refusalOf(entrant, present)
+      if (refusal === undefined) return { bundle: present, isFirst: false }
+      this.counters.count(`multilink-${refusal}`)
+      return refusal
     }
-    const bundle = this.#create(key, agreement, sealer, deliver)
+    const bundle = this.#create(key, entrant)
     this.#bundles.set(key, bundle)
     return { bundle, isFirst: true }
   }
 
+  #refusalOf(
+    { agreement, needsEncryption, maxLinks = Number.POSITIVE_INFINITY }: Entrant<Owner>,
+    bundle: Bundle<Owner>,
+  ): EntranceRefusal | undefined {
+    if (bundle.linkCount >= Math.min(this.#options.linksPerBundle, maxLinks)) {
+      return 'too-many-links'
+    }
+    // RFC 1990 §5.1.1 and §5.1.2: all links of a bundle agree on these.
+    const { sendForm, peerMrruBytes } = bundle.agreement
+    const isSame =
+      (sendForm === shortSequence) === agreement.sendsShort &&
+      peerMrruBytes === agreement.peerMrruBytes
+    if (!isSame) return 'other-options'
+    // What the first link carries in a tunnel that protects it would go in clear over this one.
+    return needsEncryption && !bundle.isEncryptionDue ? 'not-encrypted' : undefined
+  }
+
   #create(
     key: string,
-    { sendsShort, receivesShort, peerMrruBytes }: MultilinkAgreement,
-    sealer: FrameSealer,
-    deliver: (at: number, lengthBytes: number) => void,
-  ): Bundle {
+    { agreement, sealer, needsEncryption, owner, deliver }: Entrant<Owner>,
+  ): Bundle<Owner> {
     const { dataplane, slots, wheel, clock, mrruBytes } = this.#options
+    const { sendsShort, receivesShort, peerMrruBytes } = agreement
     return new Bundle(
       {
         receiveForm: receivesShort ? shortSequence : longSequence,
@@ -105,7 +125,7 @@ export class BundleTable {
         mrruBytes,
         peerMrruBytes,
       },
-      sealer,
+      { sealer, isEncryptionDue: needsEncryption, owner },
       {
         memory: dataplane.memory,
         slots,
@@ -119,4 +139,8 @@ export class BundleTable {
       },
     )
   }
+}
+
+function keyOf(userKey: string, { endpoint }: MultilinkAgreement): string {
+  return `${toHex(endpoint)} ${userKey}`
 }

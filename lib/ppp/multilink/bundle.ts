@@ -39,8 +39,18 @@ export interface BundlePorts extends Omit<ReassemblerPorts, 'counters'> {
   ended(): void
 }
 
-export class Bundle implements PacketSink {
+/** What the first link brings. */
+export interface BundleLead<Owner> {
+  readonly sealer: FrameSealer
+  /** PPP encrypts what the bundle carries, or nothing is carried. */
+  readonly isEncryptionDue: boolean
+  readonly owner: Owner
+}
+
+export class Bundle<Owner = undefined> implements PacketSink {
   readonly agreement: BundleAgreement
+  readonly isEncryptionDue: boolean
+  readonly owner: Owner
   readonly #ports: BundlePorts
   readonly #members: MemberLink[] = []
   readonly #reassembler: Reassembler
@@ -49,9 +59,11 @@ export class Bundle implements PacketSink {
   #nextSequence = 0
   #isOver = false
 
-  constructor(agreement: BundleAgreement, sealer: FrameSealer, ports: BundlePorts) {
+  constructor(agreement: BundleAgreement, lead: BundleLead<Owner>, ports: BundlePorts) {
     this.agreement = agreement
-    this.#sealer = sealer
+    this.isEncryptionDue = lead.isEncryptionDue
+    this.owner = lead.owner
+    this.#sealer = lead.sealer
     this.#ports = ports
     this.#reassembler = new Reassembler(agreement.receiveForm, agreement.mrruBytes, ports)
   }

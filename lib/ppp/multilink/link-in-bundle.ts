@@ -3,7 +3,7 @@ import type { PacketSink } from '../../core/packet-sink.ts'
 import type { FrameSealer } from '../carrier.ts'
 import { longSequence, shortSequence } from '../wire/multilink.ts'
 import type { Bundle } from './bundle.ts'
-import type { BundleTable } from './bundle-table.ts'
+import type { BundleTable, EntranceRefusal, Entrant } from './bundle-table.ts'
 import type { MultilinkAgreement } from './lcp-multilink.ts'
 import { MemberLink } from './member-link.ts'
 
@@ -17,23 +17,29 @@ export interface LinkInBundlePorts {
   close(): void
 }
 
-export class LinkInBundle {
-  readonly #table: BundleTable
+/** What the link itself does not know of its entrance. */
+export type LinkEntrant<Owner> = Pick<
+  Entrant<Owner>,
+  'userKey' | 'needsEncryption' | 'maxLinks' | 'owner'
+>
+
+export class LinkInBundle<Owner> {
+  readonly #table: BundleTable<Owner>
   readonly #ports: LinkInBundlePorts
   #agreement: MultilinkAgreement | undefined
   #peerMruBytes = 0
   #sealer: FrameSealer | undefined
   #member: MemberLink | undefined
-  #bundle: Bundle | undefined
+  #bundle: Bundle<Owner> | undefined
   #isFirst = false
 
-  constructor(table: BundleTable, ports: LinkInBundlePorts) {
+  constructor(table: BundleTable<Owner>, ports: LinkInBundlePorts) {
     this.#table = table
     this.#ports = ports
   }
 
   /** Where packets of the dataplane go; undefined: to the link itself. */
-  get bundle(): Bundle | undefined {
+  get bundle(): Bundle<Owner> | undefined {
     return this.#isFirst ? this.#bundle : undefined
   }
 
@@ -52,16 +58,27 @@ export class LinkInBundle {
     this.#peerMruBytes = peerMruBytes
   }
 
-  /** False: the bundle takes no more links. */
-  enter(userKey: string): boolean {
+  /** Whose bundle the link would join, if it were this user's. */
+  leaderOf(userKey: string): Owner | undefined {
+    if (this.#agreement === undefined || this.#bundle !== undefined) return undefined
+    return this.#table.find(userKey, this.#agreement)?.owner
+  }
+
+  /** Why the bundle does not take the link, if so. */
+  enter(entrant: LinkEntrant<Owner>): EntranceRefusal | undefined {
     const agreement = this.#agreement
     const sealer = this.#sealer
-    if (agreement === undefined || sealer === undefined || this.#bundle !== undefined) return true
+    if (agreement === undefined || sealer === undefined || this.#bundle !== undefined) {
+      return undefined
+    }
     const ports = this.#ports
-    const entrance = this.#table.enter(userKey, agreement, sealer, (at, lengthBytes) =>
-      ports.receive(at, lengthBytes),
-    )
-    if (entrance === undefined) return false
+    const entrance = this.#table.enter({
+      ...entrant,
+      agreement,
+      sealer,
+      deliver: (at, lengthBytes) => ports.receive(at, lengthBytes),
+    })
+    if (typeof entrance === 'string') return entrance
     this.#bundle = entrance.bundle
     this.#isFirst = entrance.isFirst
     this.#member = new MemberLink({
@@ -77,7 +94,7 @@ export class LinkInBundle {
       },
     })
     entrance.bundle.add(this.#member)
-    return true
+    return undefined
   }
 
   leave(): void {

@@ -33,8 +33,6 @@ export interface SessionFacts {
   readonly peerAddress: string
   readonly authorization: Authorization | undefined
   readonly authentic: Authentic
-  /** Of the bundle that the session is a link of (RFC 2866 §5.11). */
-  readonly multiSessionId?: string
 }
 
 const gigaword = 2 ** 32
@@ -46,7 +44,7 @@ export function sessionRecord(
   atMs: number,
   cause?: DisconnectCause,
 ): AccountingRecord {
-  const { status, authorization, peerAddress, multiSessionId } = facts
+  const { status, authorization, peerAddress } = facts
   const call = { protocol: status.protocol, peerAddress, sessionId: status.id }
   const list = new AttributeList()
     .u32('Acct-Status-Type', statusTypes[kind])
@@ -55,7 +53,10 @@ export function sessionRecord(
     .u32('NAS-Port', status.number)
     .u32('Acct-Authentic', authenticValues[facts.authentic])
     .u32('Event-Timestamp', Math.floor(atMs / 1000))
-  if (multiSessionId !== undefined) list.text('Acct-Multi-Session-Id', multiSessionId)
+  if (status.bundle !== undefined) {
+    // RFC 2866 §5.11, §5.12: a bundle is one session here, and named after its first link.
+    list.text('Acct-Multi-Session-Id', status.id).u32('Acct-Link-Count', status.bundle.linkCount)
+  }
   const ipv4 = status.ipv4 === undefined ? undefined : parseIpv4(status.ipv4)
   const ipv6 = status.ipv6 === undefined ? undefined : parseIpv6Network(status.ipv6)
   if (ipv4 !== undefined) list.ipv4('Framed-IP-Address', ipv4)

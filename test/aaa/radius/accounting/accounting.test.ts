@@ -313,6 +313,7 @@ t.test('records survive being written and read, and others are refused', async t
   const status = {
     ...new World(folder(t)).dial('alice').status(),
     ipv6: 'fd00:1::/64',
+    bundle: { linkCount: 3, links: [] },
   }
   const facts = {
     status,
@@ -322,11 +323,11 @@ t.test('records survive being written and read, and others are refused', async t
       delegatedIpv6Prefix: { address: new Uint8Array(16), prefixLength: 56 },
     },
     authentic: 'local',
-    multiSessionId: 'bundle7',
   } as const
   const stop = sessionRecord('stop', { name: 'vpn' }, facts, epochMs, 'admin-reset')
   t.same(recordOf(JSON.parse(recordText(stop))), stop)
-  t.equal(textOf(stop.attributes, 'Acct-Multi-Session-Id'), 'bundle7')
+  t.equal(textOf(stop.attributes, 'Acct-Multi-Session-Id'), status.id)
+  t.equal(u32Of(stop.attributes, 'Acct-Link-Count'), 3)
   t.equal(u32Of(stop.attributes, 'Acct-Authentic'), 2)
   t.equal(bytesOfAll(stop.attributes, 'Framed-IPv6-Prefix').length, 1)
   t.equal(bytesOfAll(stop.attributes, 'Delegated-IPv6-Prefix').length, 1)
