@@ -5,7 +5,7 @@
 import { equalBytes, toHex } from '../core/bytes.ts'
 import type { Counters, FaultCounters } from '../core/faults.ts'
 import type { IsakmpMachine } from './isakmp-machine.ts'
-import type { Path } from './path.ts'
+import { isSameEnds, type Path } from './path.ts'
 import {
   COOKIE_BYTES,
   checkHeader,
@@ -120,7 +120,7 @@ export class IsakmpTable<Owner> {
   }
 
   /**
-   * The older SA with the same peer, after `phase1-up`: same address and port, same identity. Give it
+   * The older SA with the same peer, after `phase1-up`: between the same ends, same identity. Give it
    * `replaced`, and the children of its `closed` event to the new machine with `adopt`.
    */
   predecessorOf(entry: IsakmpEntry<Owner>): IsakmpEntry<Owner> | undefined {
@@ -132,8 +132,7 @@ export class IsakmpTable<Owner> {
       const known = theirs.phase1?.peerIdentity
       if (other === entry || theirs.state !== 'established' || known === undefined) continue
       if (
-        theirs.path.peer.address === mine.path.peer.address &&
-        theirs.path.peer.port === mine.path.peer.port &&
+        isSameEnds(theirs.path, mine.path) &&
         known.idType === identity.idType &&
         equalBytes(known.data, identity.data)
       ) {

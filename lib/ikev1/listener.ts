@@ -16,7 +16,7 @@ import {
 } from './isakmp-connection.ts'
 import { udpL2tp } from './isakmp-options.ts'
 import { type IsakmpEntry, type IsakmpLimits, IsakmpTable } from './isakmp-table.ts'
-import type { Path } from './path.ts'
+import { isSameEnds, type Path } from './path.ts'
 import { type PeerService, SecuredPeer } from './secured-peer.ts'
 import { parseHeader } from './wire/header.ts'
 import { type Identification, isSameIdentification } from './wire/payload.ts'
@@ -262,9 +262,8 @@ export class Ikev1Listener implements IkeHandler {
   /** RFC 2408 §5.15: pairs live on without their ISAKMP SA, and a new one of the same peer gets them. */
   #orphanOf(identity: Identification, path: Path): Orphan | undefined {
     for (const orphan of this.#orphans.values()) {
-      const { peer } = orphan.path
-      const isSamePeer = peer.address === path.peer.address && peer.port === path.peer.port
-      if (isSamePeer && isSameIdentification(orphan.identity, identity)) return orphan
+      const { identity: known } = orphan
+      if (isSameEnds(orphan.path, path) && isSameIdentification(known, identity)) return orphan
     }
     return undefined
   }

@@ -45,14 +45,17 @@ export function addressBytes(address: string): Uint8Array {
   return out
 }
 
-export function isSamePath(a: Path, b: Path): boolean {
+/** Between one of our addresses and one socket of a peer. */
+export function isSameEnds(a: Path, b: Path): boolean {
   return (
     a.peer.address === b.peer.address &&
     a.peer.port === b.peer.port &&
-    a.local.address === b.local.address &&
-    a.local.port === b.local.port &&
-    a.isFloated === b.isFloated
+    a.local.address === b.local.address
   )
+}
+
+export function isSamePath(a: Path, b: Path): boolean {
+  return isSameEnds(a, b) && a.local.port === b.local.port && a.isFloated === b.isFloated
 }
 
 /** HASH(CKY-I | CKY-R | address | port), RFC 3947 §3.2. */

@@ -97,6 +97,8 @@ class Pair {
   readonly client: Station
   readonly server: Station
   natShift: number | undefined
+  /** Which of the server's addresses is dialled. */
+  dialled = serverAddress
 
   constructor(options: PairOptions = {}) {
     this.link = new LossyLink({ seed: 42, ...options })
@@ -152,7 +154,7 @@ class Pair {
   get openPath(): Path {
     return {
       local: { address: clientAddress, port: 500 },
-      peer: { address: serverAddress, port: 500 },
+      peer: { address: this.dialled, port: 500 },
       isFloated: false,
     }
   }
@@ -1177,15 +1179,18 @@ t.test('the table of SAs', async t => {
     const one = new Pair({ natShift: 5 })
     const two = new Pair({ natShift: 5 })
     const other = new Pair({ natShift: 6 })
-    const entries = [one, two, other].map(pair => {
+    const elsewhere = new Pair({ natShift: 5 })
+    elsewhere.dialled = '203.0.113.77'
+    const entries = [one, two, other, elsewhere].map(pair => {
       t.ok(pair.dial())
       const { machine } = pair.server
       return made.addResponder(machine, machine.cookies.initiatorCookie, path, '')
     })
-    const [first1, second, third] = entries
-    if (first1 === undefined || second === undefined || third === undefined) return
+    const [first1, second, third, fourth] = entries
+    if (!first1 || !second || !third || !fourth) return
     t.equal(made.predecessorOf(second), first1)
     t.equal(made.predecessorOf(third), undefined, 'another port of the same NAT')
+    t.equal(made.predecessorOf(fourth), undefined, 'another address of ours')
   })
 })
 
