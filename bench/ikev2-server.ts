@@ -7,23 +7,23 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { stringify } from 'yaml'
 import { ownCertificateFiles } from '../lib/certificates/own-certificate.ts'
-import { SystemError } from '../lib/core/errors.ts'
 import {
   cpuSecondsOf,
   type FlowResult,
   measureFlow,
   measurePackets,
   type PacketResult,
+  residentMiBOf,
   serveIperf,
 } from './iperf.ts'
-import { stop, Wire } from './namespaces.ts'
+import { firstOutput, stop, Wire } from './namespaces.ts'
 
 const program = fileURLToPath(new URL('../bin/openras.js', import.meta.url))
 const clientProgram = fileURLToPath(new URL('./ikev2-client.js', import.meta.url))
 const callsProgram = fileURLToPath(new URL('./ikev2-calls.js', import.meta.url))
 const user = { name: 'bench', password: 'bench-password' }
+/** For many calls to come up: for the first, and for each, ms. */
 const startTimeoutMs = 60_000
-/** For each call of many, ms. */
 const callTimeoutMs = 100
 const tunnelServer = '10.87.0.1'
 
@@ -121,8 +121,7 @@ export class Ikev2Pair {
 
   /** Resident memory of the server now, MiB. */
   get serverMemoryMiB(): number {
-    const status = readFileSync(`/proc/${this.#server.pid ?? 0}/status`, 'utf8')
-    return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? Number.NaN) / 1024
+    return residentMiBOf(this.#server.pid ?? 0)
   }
 
   /** Without the tunnel: dials calls from one process and calls `whileUp` while all are up. */
@@ -161,25 +160,4 @@ export class Ikev2Pair {
     client.stdin?.end(user.password)
     return client
   }
-}
-
-function firstOutput(
-  child: ChildProcess,
-  who: string,
-  patienceMs = startTimeoutMs,
-): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(
-      () => reject(new SystemError(`${who} said nothing for ${patienceMs / 1000} s`)),
-      patienceMs,
-    )
-    child.stdout?.once('data', data => {
-      clearTimeout(timer)
-      resolve(String(data))
-    })
-    child.once('exit', code => {
-      clearTimeout(timer)
-      reject(new SystemError(`${who} ended with ${code}`))
-    })
-  })
 }

@@ -1,4 +1,4 @@
-/** iperf3 through a tunnel, and what it costs a process. */
+/** iperf3 through a tunnel, and what processes take. */
 import { execFile } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { promisify } from 'node:util'
@@ -33,6 +33,12 @@ export function cpuSecondsOf(pid: number): number {
   // The command name may hold spaces; what follows it starts at field 3, and we want 14 and 15.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
   return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond
+}
+
+/** Resident memory of a process now, MiB. */
+export function residentMiBOf(pid: number): number {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+  return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? Number.NaN) / 1024
 }
 
 /** An iperf3 server at one end; stop it with the function that this resolves to. */

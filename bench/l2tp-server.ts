@@ -5,15 +5,16 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { stringify } from 'yaml'
-import { SystemError } from '../lib/core/errors.ts'
-import { type FlowResult, measureFlow, serveIperf } from './iperf.ts'
-import { stop, Wire } from './namespaces.ts'
+import { cpuSecondsOf, type FlowResult, measureFlow, residentMiBOf, serveIperf } from './iperf.ts'
+import { dialL2tp, type L2tpAccount, type L2tpCallsResult, withL2tpCalls } from './l2tp-dialling.ts'
+import { firstOutput, stop, Wire } from './namespaces.ts'
 
 const program = fileURLToPath(new URL('../bin/openras.js', import.meta.url))
-const clientProgram = fileURLToPath(new URL('./l2tp-client.js', import.meta.url))
-const user = { name: 'bench', password: 'bench-password' }
-const key = 'the preshared key of the bench'
-const startTimeoutMs = 60_000
+const account: L2tpAccount = {
+  preSharedKey: 'the preshared key of the bench',
+  userName: 'bench',
+  password: 'bench-password',
+}
 const tunnelServer = '10.87.0.1'
 
 export class L2tpPair {
@@ -37,32 +38,53 @@ export class L2tpPair {
 
   /** Hangs up the call, if there is one, and dials with this cipher of ESP. */
   async dial(cipher: string): Promise<void> {
-    const { a, b } = this.#wire
-    if (this.#client !== undefined) await stop(this.#client, 10_000)
-    this.#client = this.#wire.spawn(
-      a,
-      process.execPath,
-      [clientProgram, b.address, a.address, key, cipher, user.name],
-      { stdio: ['pipe', 'pipe', 'inherit'] },
-    )
-    this.#client.stdin?.end(user.password)
-    await firstOutput(this.#client, 'the client')
+    await this.#hangUp()
+    this.#client = (await dialL2tp(this.#wire, account, cipher)).client
   }
 
   /** Goodput from the client's side, and what it costs the server process. */
   measure(direction: 'up' | 'down', streams: number, seconds: number): Promise<FlowResult> {
     const isReverse = direction === 'down'
     const flow = { from: this.#wire.a, target: tunnelServer, streams, seconds, isReverse }
-    return measureFlow(flow, this.#server?.pid ?? 0)
+    return measureFlow(flow, this.#serverPid)
+  }
+
+  /** User and system time of the server so far, seconds. */
+  get serverCpuSeconds(): number {
+    return cpuSecondsOf(this.#serverPid)
+  }
+
+  /** Resident memory of the server now, MiB. */
+  get serverMemoryMiB(): number {
+    return residentMiBOf(this.#serverPid)
+  }
+
+  /** Without the call: dials many from one process and calls `whileUp` while all are up. */
+  async withCalls(
+    cipher: string,
+    calls: number,
+    parallel: number,
+    whileUp: (result: L2tpCallsResult) => Promise<void>,
+  ): Promise<void> {
+    await this.#hangUp()
+    await withL2tpCalls(this.#wire, account, cipher, { calls, parallel }, whileUp)
   }
 
   async close(): Promise<void> {
     await this.#stopIperf?.()
-    for (const child of [this.#client, this.#server]) {
-      if (child !== undefined) await stop(child, 10_000)
-    }
+    await this.#hangUp()
+    if (this.#server !== undefined) await stop(this.#server, 10_000)
     await this.#wire.close()
     rmSync(this.#folder, { recursive: true })
+  }
+
+  get #serverPid(): number {
+    return this.#server?.pid ?? 0
+  }
+
+  async #hangUp(): Promise<void> {
+    if (this.#client !== undefined) await stop(this.#client, 10_000)
+    this.#client = undefined
   }
 
   async #begin(cipher: string): Promise<void> {
@@ -70,8 +92,8 @@ export class L2tpPair {
     const document = {
       sstp: { enabled: false },
       ikev2: { enabled: false },
-      l2tp: { preSharedKeys: [{ key }] },
-      users: [user],
+      l2tp: { preSharedKeys: [{ key: account.preSharedKey }] },
+      users: [{ name: account.userName, password: account.password }],
       state: { directory: join(this.#folder, 'state') },
       log: { level: 'warn' },
     }
@@ -84,21 +106,4 @@ export class L2tpPair {
     this.#stopIperf = await serveIperf(this.#wire, b)
     await this.dial(cipher)
   }
-}
-
-function firstOutput(child: ChildProcess, who: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(
-      () => reject(new SystemError(`${who} said nothing for ${startTimeoutMs / 1000} s`)),
-      startTimeoutMs,
-    )
-    child.stdout?.once('data', data => {
-      clearTimeout(timer)
-      resolve(String(data))
-    })
-    child.once('exit', code => {
-      clearTimeout(timer)
-      reject(new SystemError(`${who} ended with ${code}`))
-    })
-  })
 }

@@ -1,5 +1,9 @@
 /** Two network namespaces and the wire between them. */
 import { type ChildProcess, execFileSync, type SpawnOptions, spawn } from 'node:child_process'
+import { SystemError } from '../lib/core/errors.ts'
+
+/** Keys are made at the first start, and the machine may be busy. */
+const startTimeoutMs = 60_000
 
 export interface End {
   readonly namespace: string
@@ -59,6 +63,28 @@ export async function stop(child: ChildProcess, patienceMs = 2000): Promise<void
   const timer = setTimeout(() => child.kill('SIGKILL'), patienceMs)
   await gone
   clearTimeout(timer)
+}
+
+/** What the child says first. Throws SystemError when it says nothing for `patienceMs`, or ends. */
+export function firstOutput(
+  child: ChildProcess,
+  who: string,
+  patienceMs = startTimeoutMs,
+): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(
+      () => reject(new SystemError(`${who} said nothing for ${patienceMs / 1000} s`)),
+      patienceMs,
+    )
+    child.stdout?.once('data', data => {
+      clearTimeout(timer)
+      resolve(String(data))
+    })
+    child.once('exit', code => {
+      clearTimeout(timer)
+      reject(new SystemError(`${who} ended with ${code}`))
+    })
+  })
 }
 
 function ip(...args: string[]): void {
