@@ -29,7 +29,9 @@ export const statusSchema = z.object({
     .optional(),
   ikev2: z
     .object({
-      addresses: z.array(z.object({ host: z.string(), port: z.number() })),
+      addresses: z.array(
+        z.object({ host: z.string(), port: z.number(), isTcp: z.literal(true).optional() }),
+      ),
       established: z.number(),
       halfOpen: z.number(),
     })

@@ -46,7 +46,9 @@ function headline({
   }
   if (ikev2 !== undefined) {
     const { addresses, established, halfOpen } = ikev2
-    const where = addresses.map(({ host, port }) => `${host} port ${port}`).join(', ')
+    const where = addresses
+      .map(({ host, port, isTcp }) => `${host} ${isTcp ? 'tcp port' : 'port'} ${port}`)
+      .join(', ')
     lines.push(`ikev2 on ${where}: ${established} peers, ${halfOpen} half-open`)
   }
   if (l2tp !== undefined) {

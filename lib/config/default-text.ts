@@ -62,6 +62,8 @@ ikev2:
   legacyAlgorithms: ${defaults.ikev2.legacyAlgorithms}
   # ESP as IP protocol 50 where no NAT is between, which is slower, instead of UDP.
   plainEsp: ${defaults.ikev2.plainEsp}
+  # A TCP port for clients in networks that let no UDP through (RFC 9329, which has 4500). 0: not at all.
+  tcpPort: ${defaults.ikev2.tcpPort}
   # Other gateways that dial us with a preshared key.
   # sites:
   #   - identity: branch.example.net

@@ -31,6 +31,8 @@ export const defaults = {
     revocationLists: [],
     legacyAlgorithms: false,
     plainEsp: false,
+    /** 0: not at all; RFC 9329 has 4500. */
+    tcpPort: 0,
     sites: [],
     /** 0: those of `limits`. */
     idleTimeoutSeconds: 0,

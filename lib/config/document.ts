@@ -176,6 +176,12 @@ export const documentSchema = z
         .boolean()
         .default(defaults.ikev2.plainEsp)
         .describe('ESP as IP protocol 50 where no NAT is between, which is slower, instead of UDP'),
+      tcpPort: z
+        .int()
+        .min(0)
+        .max(65_535)
+        .default(defaults.ikev2.tcpPort)
+        .describe('For networks that let no UDP through (RFC 9329, which has 4500); 0: not at all'),
       sites: z
         .array(site)
         .max(1000)

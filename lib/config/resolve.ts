@@ -82,6 +82,8 @@ export interface Config {
     readonly revocationLists: readonly string[]
     readonly acceptsLegacyAlgorithms: boolean
     readonly takesPlainEsp: boolean
+    /** 0: none. */
+    readonly tcpPort: number
     readonly sites: readonly SiteConfig[]
     /** Undefined: that of `limits`. */
     readonly idleTimeoutSeconds?: number
@@ -211,6 +213,7 @@ export function resolveConfig(document: ConfigDocument): Config {
       revocationLists: ikev2.revocationLists,
       acceptsLegacyAlgorithms: ikev2.legacyAlgorithms,
       takesPlainEsp: ikev2.plainEsp,
+      tcpPort: ikev2.tcpPort,
       sites: ikev2.sites.map(site => ({
         identity: site.identity,
         localIdentity: site.localIdentity ?? serverName,

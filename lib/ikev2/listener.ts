@@ -53,10 +53,16 @@ export interface Ikev2ListenerOptions extends IkeServices {
 }
 
 export interface Ikev2Status {
-  readonly addresses: readonly { readonly host: string; readonly port: number }[]
+  readonly addresses: readonly {
+    readonly host: string
+    readonly port: number
+    readonly isTcp?: true
+  }[]
   readonly established: number
   readonly halfOpen: number
   readonly childSas: number
+  /** Present when TCP is taken: its connections. */
+  readonly streams?: number
   /** Datagrams in and out, and everything that was refused, by reason. */
   readonly counters: Readonly<Record<string, number>>
 }

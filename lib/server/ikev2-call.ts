@@ -24,7 +24,7 @@ import { identityOf, isSameIdentity } from '../ikev2/identity.ts'
 import type { IkeConnection, IkeSettings, TunnelLimits } from '../ikev2/ike-connection.ts'
 import type { Grant, GrantVerdict } from '../ikev2/input.ts'
 import type { AcceptedCall, IkeCallFactory } from '../ikev2/listener.ts'
-import type { Path } from '../ikev2/path.ts'
+import { describeEndpoint, type Path } from '../ikev2/path.ts'
 import { everything } from '../ikev2/traffic-selectors.ts'
 import type { TrafficSelector } from '../ikev2/wire/traffic-selector.ts'
 import { clientSelectors, dhcpSettings, selectorOf } from './client-networks.ts'
@@ -122,7 +122,7 @@ class Ikev2Call implements AcceptedCall {
         break
       case 'moved':
         this.#session?.log.info(
-          { event: 'moved', to: event.path.peer.address, port: event.path.peer.port },
+          { event: 'moved', to: describeEndpoint(event.path.peer) },
           'peer moved',
         )
         break
@@ -156,11 +156,11 @@ class Ikev2Call implements AcceptedCall {
   /** A caller that proves something is a session, whatever comes of it. */
   #admitted(): Session | undefined {
     if (this.#session !== undefined) return this.#session
-    const { address, port } = this.#path.peer
+    const { peer } = this.#path
     const admitted = this.#services.sessions.admit({
       protocol: 'ikev2',
-      peerAddress: address,
-      peerLabel: address.includes(':') ? `[${address}]:${port}` : `${address}:${port}`,
+      peerAddress: peer.address,
+      peerLabel: describeEndpoint(peer),
       close: cause => this.#close(cause, 'closed-by-server'),
     })
     if (isRefusal(admitted)) {

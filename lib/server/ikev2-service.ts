@@ -28,8 +28,11 @@ export function loadIkeParts(config: Config): IkeParts {
   }
 }
 
+const isTcp = true
+
 export class Ikev2Service {
   readonly #listener: Ikev2Listener
+  readonly #ipsec: IpsecService
   readonly #users: (() => UserStore) | undefined
   #callServices: Ikev2CallServices
 
@@ -43,6 +46,7 @@ export class Ikev2Service {
   ) {
     const { dataplane, clock, wheel, random } = services
     const { memory } = dataplane
+    this.#ipsec = ipsec
     this.#users = users
     this.#callServices = callServices(config, parts, services, users)
     this.#listener = new Ikev2Listener({
@@ -59,7 +63,18 @@ export class Ikev2Service {
   }
 
   status(): Ikev2Status {
-    return this.#listener.status()
+    const { streams } = this.#ipsec
+    const status = this.#listener.status()
+    if (streams === undefined) return status
+    return {
+      ...status,
+      addresses: [
+        ...status.addresses,
+        ...streams.addresses.map(({ address, port }) => ({ host: address, port, isTcp }) as const),
+      ],
+      streams: streams.size,
+      counters: { ...status.counters, ...streams.counters.toJSON() },
+    }
   }
 
   /** New calls are answered so; those that are up keep what they have. */

@@ -3,6 +3,7 @@ import type { Config } from '../config.ts'
 import type { Logger } from '../core/log.ts'
 import { DatagramHub } from '../dataplane/datagram-hub.ts'
 import type { DatagramPlane } from '../dataplane/datagrams.ts'
+import { TcpListener } from '../ikev2/tcp-listener.ts'
 import { type EspOwner, EspReceiver } from '../ipsec/esp-receiver.ts'
 import { IkeSockets } from '../ipsec/ike-sockets.ts'
 import { SaDatabase } from '../ipsec/sa-database.ts'
@@ -12,6 +13,9 @@ export class IpsecService {
   readonly database = new SaDatabase<EspOwner>()
   readonly plane: DatagramPlane
   readonly sockets: IkeSockets
+  /** Where IKEv2 is taken over TCP. */
+  readonly streams: TcpListener | undefined
+  readonly #config: Config
 
   /** Opens nothing yet; without a `plane` the sockets are the kernel's. Throws SystemError. */
   constructor(
@@ -21,7 +25,11 @@ export class IpsecService {
     plane: DatagramPlane = new DatagramHub(dataplane, clock),
   ) {
     const { memory } = dataplane
-    this.plane = plane
+    const { isEnabled, tcpPort } = config.ikev2
+    const hasStreams = isEnabled && tcpPort > 0
+    this.#config = config
+    this.streams = hasStreams ? new TcpListener({ plane, dataplane }) : undefined
+    this.plane = this.streams ?? plane
     this.sockets = new IkeSockets({
       plane: this.plane,
       memory,
@@ -37,7 +45,14 @@ export class IpsecService {
     this.sockets.open()
   }
 
-  close(): void {
+  /** After `open`. Rejects with BindError. */
+  async openStreams(): Promise<void> {
+    const { ikev2, server } = this.#config
+    await this.streams?.listen(server.listen, ikev2.tcpPort)
+  }
+
+  async close(): Promise<void> {
     this.sockets.close()
+    await this.streams?.close()
   }
 }

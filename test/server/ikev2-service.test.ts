@@ -9,6 +9,8 @@ import { SeededRandom } from '../../lib/core/random.ts'
 import { Secret } from '../../lib/core/secret.ts'
 import { DatagramHub } from '../../lib/dataplane/datagram-hub.ts'
 import { Ikev2Dialler } from '../../lib/ikev2/dialler.ts'
+import type { Endpoint } from '../../lib/ikev2/path.ts'
+import { TcpListener } from '../../lib/ikev2/tcp-listener.ts'
 import { Ikev2Dial } from '../../lib/server/ikev2-dial.ts'
 import { Ikev2Service, loadIkeParts } from '../../lib/server/ikev2-service.ts'
 import { IpsecService } from '../../lib/server/ipsec-service.ts'
@@ -72,19 +74,26 @@ function setUp(t: Test, options: DialInOptions = {}, more = '') {
   ipsec.open()
 
   const theirs = createKernelDataplane({ clock })
-  const plane = new DatagramHub(theirs.dataplane, clock)
   const { memory } = theirs
+  const plane = new TcpListener({
+    plane: new DatagramHub(theirs.dataplane, clock),
+    dataplane: theirs.dataplane,
+  })
   const site = createIkeSite({ plane, memory, hosts: [there], clock, wheel, seed: 42 })
   site.sockets.open()
   const dialler = new Ikev2Dialler(site)
-  const dial = (userName = 'alice', password = secretWord) => {
+  const dial = (
+    userName = 'alice',
+    password = secretWord,
+    peer: Endpoint = { address: here, port: 500 },
+  ) => {
     const call = new Ikev2Dial(
       { userName, password: Secret.fromText(password), serverSha256: pin, wantsIpv6: true },
       theirs.dataplane,
     )
     const connection = dialler.dial(
       there,
-      { address: here, port: 500 },
+      peer,
       call.ikeSettings(site.random),
       { mtuBytes: 1400, rekeyBytes: Number.POSITIVE_INFINITY },
       call,
@@ -99,8 +108,9 @@ function setUp(t: Test, options: DialInOptions = {}, more = '') {
     isStopped = true
     sessions.disconnectAll('nas-reboot')
     await service.stop()
-    ipsec.close()
+    await ipsec.close()
     site.sockets.close()
+    await plane.close()
     mine.dataplane.stop()
     theirs.dataplane.stop()
     await server.stop()
@@ -115,7 +125,7 @@ function setUp(t: Test, options: DialInOptions = {}, more = '') {
       () => JSON.stringify([established, halfOpen, childSas, ...taken()]),
     )
   }
-  return { server, service, services, ipsec, mine, theirs, dial, over, stop, dialler }
+  return { server, service, services, ipsec, mine, theirs, plane, dial, over, stop, dialler }
 }
 
 t.test(
@@ -289,9 +299,50 @@ t.test('Stopping says goodbye to every caller and frees the ports', { skip }, as
   for (const call of calls) t.match(await call.closed, { detail: 'deleted-by-peer' })
   await over()
   t.same(server.causes(), ['nas-reboot', 'nas-reboot'])
-  ipsec.close()
+  await ipsec.close()
   other.open()
-  other.close()
+  await other.close()
+})
+
+t.test('Where no UDP passes a call comes over TCP, and says so', { skip }, async t => {
+  const more = 'ikev2: {tcpPort: 4500}'
+  const { server, service, ipsec, mine, theirs, plane, dial, over, services } = setUp(t, {}, more)
+  await ipsec.openStreams()
+  t.match(service.status().addresses, [
+    { host: here, port: 500 },
+    { host: here, port: 4500, isTcp: undefined },
+    { host: here, port: 4500, isTcp: true },
+  ])
+  const call = dial('alice', secretWord, await plane.connect({ address: here, port: 4500 }))
+  const { ipv4Address } = await call.up
+  await server.until(() => server.of('session-up').length === 1)
+  const source = formatIpv4(ipv4Address ?? 0)
+  const request = udp({ source, destination: '192.0.2.9', payload: new Uint8Array(300) })
+  theirs.host.fromHost(request)
+  theirs.dataplane.flush()
+  await server.until(() => mine.host.toHost.length === 1)
+  t.same(mine.host.toHost[0], request)
+  const answer = udp({ source: '192.0.2.9', destination: source, payload: new Uint8Array(99) })
+  mine.host.fromHost(answer)
+  mine.dataplane.flush()
+  await server.until(() => theirs.host.toHost.length === 1)
+  t.same(theirs.host.toHost[0], answer)
+  const status = service.status()
+  t.match(status, { established: 1, streams: 1 })
+  t.notOk('receivedDatagrams' in status.counters, 'nothing came by UDP')
+  const [session] = server.sessions.list()
+  const port = Number(/^127\.0\.0\.1:(\d+)\/tcp$/.exec(session?.peer ?? '')?.[1])
+  t.ok(port > 0 && port < 65_536)
+  call.rekey('child')
+  call.rekey('ike')
+  await server.until(() => server.of('ike-rekeyed').length === 1)
+  server.sessions.disconnect('alice')
+  t.match(await call.closed, { detail: 'deleted-by-peer' })
+  await over()
+  t.match(server.of('session-down'), [{ peer: session?.peer, receivedPackets: 1, sentPackets: 1 }])
+  t.notOk(server.rawLines.some(line => line.includes(String(port + 0x10000))))
+  const other = new IpsecService(configOf(more), services, server.log)
+  await t.rejects(other.openStreams(), BindError, 'somebody has the port')
 })
 
 t.test('The parts of the service are read, or the fault is named', async t => {

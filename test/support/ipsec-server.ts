@@ -132,7 +132,7 @@ export class IpsecServer {
       () => 'the services do not stop',
     )
     await stopped
-    this.ipsec.close()
+    await this.ipsec.close()
     await this.home.stop()
   }
 }
