@@ -2,6 +2,7 @@
 import { CheckError, expect, type InteropCase } from './interop-case.ts'
 import type { Guest } from './lab/guest.ts'
 import { address, tunnel } from './lab/lab.ts'
+import { multilinkCases } from './multilink-cases.ts'
 import { users } from './server-process.ts'
 
 /** Far below what any machine reaches: this finds a broken path, not a slow one. */
@@ -212,4 +213,4 @@ const pptpWeaker: InteropCase = {
   },
 }
 
-export const pptpCases = [pptpRequired, pptpTraffic, pptpTwo, pptpWeaker]
+export const pptpCases = [pptpRequired, pptpTraffic, pptpTwo, pptpWeaker, ...multilinkCases]

@@ -1,5 +1,7 @@
-/** Multilink through the whole server: calls of one user over PPTP become one port of the dataplane. */
+/** Multilink through the whole server: calls of one user, over any tunnel, become one port of the dataplane. */
+import { createHash, X509Certificate } from 'node:crypto'
 import t, { type Test } from 'tap'
+import type { SessionLimits } from '../../lib/aaa/session-registry.ts'
 import { concatBytes, toHex } from '../../lib/core/bytes.ts'
 import { formatIpv4 } from '../../lib/core/ip-address.ts'
 import { SeededRandom } from '../../lib/core/random.ts'
@@ -11,9 +13,10 @@ import { PptpDialler, PptpListener } from '../../lib/pptp/index.ts'
 import { PppCalls } from '../../lib/server/ppp-call.ts'
 import { PppDial } from '../../lib/server/ppp-dial.ts'
 import type { PppLinkOwner } from '../../lib/server/ppp-link.ts'
+import { SstpDialler } from '../../lib/sstp/index.ts'
 import { udp } from '../dataplane/packets.ts'
 import { FakePacketSocket, join } from '../pptp/packet-socket.ts'
-import { DialIn, secretWord } from '../support/dial-in.ts'
+import { DialIn, firstCertificate, secretWord } from '../support/dial-in.ts'
 
 const encrypted: CompressionSettings = {
   encryption: 'required',
@@ -24,8 +27,13 @@ const encrypted: CompressionSettings = {
 }
 
 /** A server with PPTP, and a client of ours that dials it as often as it likes. */
-async function setUp(t: Test, compression?: CompressionSettings, linksPerBundle = 3) {
-  const server = new DialIn({ ipv4: '10.87.0.10-10.87.0.20', hasIpv6: false })
+async function setUp(
+  t: Test,
+  compression?: CompressionSettings,
+  linksPerBundle = 3,
+  limits: Partial<SessionLimits> = {},
+) {
+  const server = new DialIn({ ipv4: '10.87.0.10-10.87.0.20', hasIpv6: false, limits })
   const { clock, wheel, dataplane } = server
   const bundlesOf = (plane: typeof dataplane, seed: number) =>
     new BundleTable<PppLinkOwner>({
@@ -35,14 +43,16 @@ async function setUp(t: Test, compression?: CompressionSettings, linksPerBundle 
     })
   const bundles = bundlesOf(dataplane, 1)
   const socket = new FakePacketSocket(dataplane.memory)
+  // The calls of both listeners see the same.
+  Object.assign(server.services, {
+    bundles,
+    settings: { ...server.services.settings, ...(compression !== undefined && { compression }) },
+  })
+  await server.listener.start()
   const listener = new PptpListener({
     addresses: [{ host: '127.0.0.1', port: 0 }],
     hostName: 'openras',
-    links: new PppCalls({
-      ...server.services,
-      bundles,
-      settings: { ...server.services.settings, ...(compression !== undefined && { compression }) },
-    }),
+    links: new PppCalls(server.services),
     ...{ dataplane, socket, clock, wheel },
     random: new SeededRandom(2),
     log: server.log,
@@ -54,20 +64,25 @@ async function setUp(t: Test, compression?: CompressionSettings, linksPerBundle 
   const otherSocket = new FakePacketSocket(other.dataplane.memory)
   join(socket, otherSocket)
   let fragmentCount = 0
-  const { onSent } = socket
-  socket.onSent = () => {
-    // behind a GRE header of 12 or of 16 bytes
-    const isFragment = ({ bytes }: { bytes: Uint8Array }) =>
-      /^.{24}(.{8})?ff03003d/.test(toHex(bytes))
-    fragmentCount += socket.sent.filter(isFragment).length
-    onSent()
+  // behind a GRE header of 12 or of 16 bytes
+  const isFragment = ({ bytes }: { bytes: Uint8Array }) =>
+    /^.{24}(.{8})?ff03003d/.test(toHex(bytes))
+  for (const one of [socket, otherSocket]) {
+    const { onSent } = one
+    one.onSent = () => {
+      fragmentCount += one.sent.filter(isFragment).length
+      onSent()
+    }
   }
   const services = {
     ...{ dataplane: other.dataplane, clock, wheel, random: new SeededRandom(3) },
     bundles: bundlesOf(other.dataplane, 4),
   }
   const dialler = new PptpDialler({ ...services, socket: otherSocket })
-  const dial = async (userName = 'alice') => {
+  const { raw } = new X509Certificate(firstCertificate.cert)
+  const sha256 = Uint8Array.from(createHash('sha256').update(raw).digest())
+  const sstpDialler = new SstpDialler({ ...services, log: server.log })
+  const dial = async (userName = 'alice', tunnel: 'pptp' | 'sstp' = 'pptp') => {
     const call = new PppDial(
       {
         userName,
@@ -79,14 +94,20 @@ async function setUp(t: Test, compression?: CompressionSettings, linksPerBundle 
       },
       services,
     )
-    await dialler.dial({ host: '127.0.0.1', port, links: call })
+    const target = { host: '127.0.0.1', links: call }
+    if (tunnel === 'pptp') await dialler.dial({ ...target, port })
+    else {
+      const proof = { type: 'pinned', sha256 } as const
+      await sstpDialler.dial({ ...target, port: server.port, proof })
+    }
     return call
   }
   t.teardown(async () => {
     server.sessions.drain()
     server.sessions.disconnectAll('nas-reboot')
-    const stopped = listener.stop()
-    for (let i = 0; i < 60 && listener.status().connections > 0; i++) await server.elapse(500)
+    const stopped = Promise.all([listener.stop(), server.listener.stop()])
+    const connections = () => listener.status().connections + server.listener.status().connections
+    for (let i = 0; i < 60 && connections() > 0; i++) await server.elapse(500)
     await stopped
     dialler.close()
     other.dataplane.stop()
@@ -140,7 +161,7 @@ for (const [name, compression] of [
     }
     await server.until(() => client.memoryDevice.toHost.length >= 20)
     t.same(ids(client.memoryDevice.toHost), ids(towardsHost), 'down')
-    t.ok(fragments() >= 20, 'as fragments')
+    t.ok(fragments() >= 40, 'as fragments')
     second.hangUp()
     await meanwhile(second.closed)
     await server.until(() => server.sessions.size === 1)
@@ -151,6 +172,81 @@ for (const [name, compression] of [
     t.equal(bundles.size, 0)
   })
 }
+
+const uplinkPackets = (address: string, count: number) =>
+  Array.from({ length: count }, (_, i) =>
+    udp({
+      source: address,
+      destination: '10.1.2.3',
+      payload: concatBytes(Uint8Array.of(i >>> 8, i), new Uint8Array(1200)),
+    }),
+  )
+
+for (const [firstTunnel, secondTunnel] of [
+  ['sstp', 'pptp'],
+  ['pptp', 'sstp'],
+] as const) {
+  t.test(`links join across tunnels: ${firstTunnel} leads, ${secondTunnel} follows`, async t => {
+    const { server, dial, client, fragments, meanwhile } = await setUp(t, undefined, 3, {
+      sessionsPerUser: 1,
+    })
+    const first = await dial('alice', firstTunnel)
+    const up = await meanwhile(first.up)
+    const second = await dial('alice', secondTunnel)
+    await meanwhile(second.joined)
+    await server.until(() => server.sessions.list()[0]?.bundle?.links.length === 2)
+    const [status, ...others] = server.sessions.list()
+    t.same(others, [], 'one session, although the user may have no second one')
+    t.same(
+      status?.bundle?.links.map(({ protocol }) => protocol),
+      [firstTunnel, secondTunnel],
+    )
+    t.equal(server.ipv4Pool.leasedCount, 1)
+    t.equal(server.sessions.countOf('alice'), 1)
+    const packets = uplinkPackets(formatIpv4(up.localAddress), 20)
+    for (const packet of packets) {
+      client.memoryDevice.fromHost(packet)
+      await server.elapse(20, 10)
+    }
+    await server.until(() => server.host.toHost.length >= 20)
+    t.same(ids(server.host.toHost), ids(packets), 'all, in order')
+    t.ok(fragments() >= 5, 'some of them over PPTP')
+    t.equal(server.sessions.list()[0]?.receivedPackets, 20, 'counted once')
+    const link = status?.bundle?.links[1]?.number ?? 0
+    t.equal(server.sessions.disconnect(String(link)), 1, 'a link alone can be ended')
+    await meanwhile(second.closed)
+    await server.until(() => server.sessions.size === 1)
+    t.equal(server.sessions.list()[0]?.bundle?.linkCount, 2, 'links that there have been')
+    const third = await dial('alice', secondTunnel)
+    await meanwhile(third.joined)
+    await server.until(() => server.of('link-joined').length === 2)
+    t.equal(server.sessions.disconnect('alice'), 1, 'the session ends as one')
+    await meanwhile(Promise.all([first.closed, third.closed]))
+    await server.until(() => server.sessions.size === 0)
+    t.same(server.causes(), ['admin-reset'], 'one line for all of it')
+    t.equal(server.of('link-left').length, 2)
+  })
+}
+
+t.test('what must be encrypted by PPP joins no session that is not', async t => {
+  const { server, bundles, dial, meanwhile } = await setUp(t, encrypted)
+  await meanwhile((await dial('alice', 'sstp')).up)
+  const second = await dial('alice', 'pptp')
+  await meanwhile(second.closed)
+  t.equal(bundles.counters.get('multilink-not-encrypted'), 1)
+  t.equal(server.sessions.upCount, 1)
+  t.equal(server.sessions.countOf('alice'), 1)
+})
+
+t.test('a session is idle when no link carries anything, however many there are', async t => {
+  const { server, dial, meanwhile } = await setUp(t, undefined, 3, { idleTimeoutMs: 60_000 })
+  const first = await dial()
+  await meanwhile(first.up)
+  const second = await dial('alice', 'sstp')
+  await meanwhile(second.joined)
+  await meanwhile(Promise.all([first.closed, second.closed]))
+  t.same(server.causes(), ['idle-timeout'])
+})
 
 t.test('users never share a bundle, and a bundle takes no more links than it may have', async t => {
   const { server, bundles, dial, meanwhile } = await setUp(t, undefined, 1)
