@@ -109,6 +109,9 @@ pptp:
   stateless: ${defaults.pptp.stateless}
   # Whether clients may compress (MPPC).
   compression: ${defaults.pptp.compression}
+  # obeyed: packets wait for acknowledgments while the window of a client is full (RFC 2637 §4.2), as
+  # far as the client acknowledges at all. advisory: they never wait, as other servers have it.
+  sendWindow: ${defaults.pptp.sendWindow}
 
 ppp:
   # Several calls of one user as one (RFC 1990), where the tunnel is PPTP.

@@ -58,6 +58,8 @@ export const defaults = {
     keyBits: [128],
     stateless: true,
     compression: false,
+    /** Many NATs swallow what an obeyed window waits for. */
+    sendWindow: 'advisory',
   },
   ppp: {
     multilink: {

@@ -256,6 +256,10 @@ export const documentSchema = z
         .boolean()
         .default(defaults.pptp.compression)
         .describe('Whether clients may compress (MPPC)'),
+      sendWindow: z
+        .enum(['advisory', 'obeyed'])
+        .default(defaults.pptp.sendWindow)
+        .describe('obeyed: packets wait for acknowledgments while the window of a client is full'),
     }),
     ppp: section('What all tunnels with PPP inside have in common', {
       multilink: section('Several calls of one user as one (RFC 1990), where the tunnel is PPTP', {

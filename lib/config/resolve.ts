@@ -112,6 +112,7 @@ export interface Config {
     readonly keyBits: readonly (40 | 56 | 128)[]
     readonly isStateless: boolean
     readonly isCompressed: boolean
+    readonly isWindowObeyed: boolean
   }
   readonly ppp: {
     /** Absent: links of PPP stand alone. */
@@ -245,6 +246,7 @@ export function resolveConfig(document: ConfigDocument): Config {
       keyBits: pptp.keyBits,
       isStateless: pptp.stateless,
       isCompressed: pptp.compression,
+      isWindowObeyed: pptp.sendWindow === 'obeyed',
     },
     ppp: ppp.multilink.enabled
       ? { multilink: { linksPerBundle: ppp.multilink.linksPerBundle } }

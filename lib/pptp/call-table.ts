@@ -16,6 +16,7 @@ export interface ControlCall {
   /** 0 while it is not known. */
   peerCallId: number
   peerWindowPackets: number
+  peerDelayMs: number
   state: CallState
   /** Why it ends, when we ended it. */
   cause: DisconnectCause

@@ -15,6 +15,7 @@ import { ControlMachine, type ControlSettings } from './control-machine.ts'
 import type { CallParameters, ControlEvent, ControlInput } from './event.ts'
 import { GreCall } from './gre-call.ts'
 import type { GreHub } from './gre-hub.ts'
+import { SendWindow } from './send-window.ts'
 
 /** Control bytes that may wait for a peer that does not read. */
 const MAX_BACKLOG_BYTES = 64 * 1024
@@ -37,6 +38,8 @@ export interface ConnectionPorts {
   /** Host order; what the peer dialled, and where GRE comes from and goes to. */
   readonly localAddress: number
   readonly peerAddress: number
+  /** Whether packets wait while the peer's window is full. */
+  readonly obeysWindow: boolean
   /** Something worth a counter and perhaps a log line. */
   remark(counter: string): void
   established(hostName: string, vendorName: string): void
@@ -144,13 +147,16 @@ export class ControlConnection implements CallOwner {
     }
   }
 
-  #openCall({ callId, peerCallId }: CallParameters): void {
+  #openCall({ callId, peerCallId, peerWindowPackets, peerDelayMs }: CallParameters): void {
     const { hub, dataplane, wheel, clock, localAddress, peerAddress, links } = this.#ports
+    const { obeysWindow } = this.#ports
     const gre = new GreCall(
       {
         socket: hub.socket,
         dataplane,
         reorderSlots: hub.reorderSlots,
+        waitingRoom: hub.waitingRoom,
+        ...(obeysWindow && { window: new SendWindow(peerWindowPackets, peerDelayMs) }),
         wheel,
         localAddress,
         peerAddress,
@@ -217,4 +223,7 @@ const greCounters = [
   'droppedNoRoom',
   'droppedNotPermitted',
   'droppedTooLong',
+  'droppedWindow',
+  'droppedAcknowledgments',
+  'windowTimeouts',
 ] as const satisfies readonly (keyof GreCall)[]

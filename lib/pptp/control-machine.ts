@@ -9,27 +9,23 @@
  * - A wrong cookie, type or length closes the connection at once; the RFC wants it ended in an
  *   orderly way, but nobody knows where the next message of such a stream begins.
  */
-import { copyBytes } from '../core/bytes.ts'
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
 import { assertNever } from '../core/errors.ts'
-import { faultName, type WireFault } from '../core/faults.ts'
+import { faultName, WireFault } from '../core/faults.ts'
 import { type Machine, Outbox, type Output, type Timeout } from '../core/machine.ts'
 import { TimerTable } from '../core/timers.ts'
 import { CallTable, type ControlCall } from './call-table.ts'
 import { type ControlState, controlTable } from './control-table.ts'
 import { causeOfDisconnect, disconnectResultOf } from './disconnect-code.ts'
 import type { ControlEvent, ControlInput } from './event.ts'
+import { MessageReader } from './message-reader.ts'
 import {
   Bearer,
   type ControlMessage,
   type ControlMessageOf,
   encodeMessage,
   Framing,
-  MAX_MESSAGE_BYTES,
-  needMore,
   PROTOCOL_VERSION,
-  parseMessage,
-  wholeMessage,
 } from './wire/control-message.ts'
 
 /** Specification constants, RFC 2637 §3.1.4. */
@@ -41,6 +37,8 @@ const CALL_RESULT_ERROR = 2
 const CALL_RESULT_PROHIBITED = 7
 const INCOMING_RESULT_REFUSED = 3
 const ERROR_NO_RESOURCE = 4
+/** §2.7, §2.8: processing delays are tenths of a second. */
+const DELAY_UNIT_MS = 100
 /** §2.3: reasons to stop. */
 const STOP_LOCAL_SHUTDOWN = 3
 
@@ -95,8 +93,7 @@ export class ControlMachine implements Machine<ControlInput, ControlEvent> {
   readonly #outbox = new Outbox<ControlEvent>()
   readonly #timers = new TimerTable<TimerName>()
   readonly #calls = new CallTable()
-  readonly #kept = new Uint8Array(MAX_MESSAGE_BYTES)
-  #keptBytes = 0
+  readonly #reader = new MessageReader()
   #state: ControlState
   #echoIdentifier = 0
   #isEchoPending = false
@@ -158,55 +155,18 @@ export class ControlMachine implements Machine<ControlInput, ControlEvent> {
   // ---- the stream
 
   #receive(chunk: Uint8Array, nowMs: number): void {
-    let at = 0
-    // First what completes the message that was cut; it never grows past the longest.
-    while (this.#keptBytes > 0 && at < chunk.length && this.#state !== 'closed') {
-      const room = MAX_MESSAGE_BYTES - this.#keptBytes
-      const taken = Math.min(room, chunk.length - at)
-      const before = this.#keptBytes
-      this.#kept.set(chunk.subarray(at, at + taken), before)
-      const length = wholeMessage(this.#kept, 0, before + taken)
-      if (length === needMore) {
-        this.#keptBytes += taken
-        return
-      }
-      this.#keptBytes = 0
-      if (length < 0) {
-        this.#undelineable(-length as WireFault)
-        return
-      }
-      at += length - before
-      this.#dispatch(parseMessage(this.#kept, 0), nowMs)
-    }
-    while (at < chunk.length && !this.#hasEnded()) {
-      const length = wholeMessage(chunk, at, chunk.length)
-      if (length === needMore) {
-        this.#kept.set(copyBytes(chunk, at)) // copied: outlives the chunk
-        this.#keptBytes = chunk.length - at
-        break
-      }
-      if (length < 0) {
-        this.#undelineable(-length as WireFault)
-        return
-      }
-      this.#dispatch(parseMessage(chunk, at), nowMs)
-      at += length
-    }
-    if (this.#hasEnded()) return
-    if (this.#keptBytes === 0) this.#timers.clear('partial')
+    const fault = this.#reader.read(chunk, message => {
+      this.#dispatch(message, nowMs)
+      return this.#state !== 'closed'
+    })
+    if (this.#state === 'closed') return
+    if (fault !== WireFault.none) {
+      this.#remark(`malformed-${faultName(fault)}`)
+      this.#close('protocol-error', 'undelineable')
+    } else if (!this.#reader.isPartial) this.#timers.clear('partial')
     else if (!this.#timers.isSet('partial')) {
       this.#timers.set('partial', nowMs + this.#timing.partialMs)
     }
-  }
-
-  /** Dispatching changes the state behind the compiler's back. */
-  #hasEnded(): boolean {
-    return this.#state === 'closed'
-  }
-
-  #undelineable(fault: WireFault): void {
-    this.#remark(`malformed-${faultName(fault)}`)
-    this.#close('protocol-error', 'undelineable')
   }
 
   #dispatch(message: ControlMessage, nowMs: number): void {
@@ -390,6 +350,7 @@ export class ControlMachine implements Machine<ControlInput, ControlEvent> {
       callId,
       peerCallId: message.callId,
       peerWindowPackets: message.windowPackets,
+      peerDelayMs: message.processingDelay * DELAY_UNIT_MS,
       state: 'requested',
       cause: 'user-request',
       deadlineMs: nowMs + this.#timing.callReplyMs,
@@ -424,6 +385,7 @@ export class ControlMachine implements Machine<ControlInput, ControlEvent> {
       callId,
       peerCallId: 0,
       peerWindowPackets: 0,
+      peerDelayMs: 0,
       state: 'wait-reply',
       cause: 'user-request',
       deadlineMs: nowMs + this.#timing.callReplyMs,
@@ -458,6 +420,7 @@ export class ControlMachine implements Machine<ControlInput, ControlEvent> {
     }
     call.peerCallId = message.callId
     call.peerWindowPackets = message.windowPackets
+    call.peerDelayMs = message.processingDelay * DELAY_UNIT_MS
     call.state = 'established'
     call.deadlineMs = Number.POSITIVE_INFINITY
     this.#outbox.event({ type: 'call-up', ...parametersOf(call) })
@@ -594,6 +557,6 @@ export class ControlMachine implements Machine<ControlInput, ControlEvent> {
   }
 }
 
-function parametersOf({ callId, peerCallId, peerWindowPackets }: ControlCall) {
-  return { callId, peerCallId, peerWindowPackets }
+function parametersOf({ callId, peerCallId, peerWindowPackets, peerDelayMs }: ControlCall) {
+  return { callId, peerCallId, peerWindowPackets, peerDelayMs }
 }

@@ -8,7 +8,7 @@ import type { DisconnectCause } from '../core/disconnect-cause.ts'
 import { ConnectError, messageOf } from '../core/errors.ts'
 import { parseIpv4, unmapped } from '../core/ip-address.ts'
 import type { RandomSource } from '../core/random.ts'
-import type { TimerWheel } from '../core/timers.ts'
+import type { TimerWheel, WheelEntry } from '../core/timers.ts'
 import type { Dataplane, PacketSocket } from '../dataplane/index.ts'
 import type { LinkFactory } from '../ppp/carrier.ts'
 import { ControlConnection } from './control-connection.ts'
@@ -25,6 +25,8 @@ export interface PptpDiallerOptions {
   readonly clock: Clock
   readonly wheel: TimerWheel
   readonly random: RandomSource
+  /** Whether packets wait while the server's window is full; not by default. */
+  readonly obeysWindow?: boolean
 }
 
 export interface PptpTarget {
@@ -71,12 +73,11 @@ export class PptpDialler {
   }
 }
 
-class Attempt {
+class Attempt implements WheelEntry {
   readonly #options: PptpDiallerOptions
   readonly #hub: GreHub
   readonly #target: PptpTarget
   readonly #socket: Socket
-  readonly #timer: NodeJS.Timeout
   #connection: ControlConnection | undefined
   #cause: DisconnectCause = 'lost-carrier'
   #failure = 'the server closed the connection'
@@ -95,7 +96,7 @@ class Attempt {
       family: 4,
       ...(localAddress !== undefined && { localAddress }),
     })
-    this.#timer = setTimeout(() => this.#fail('no answer in time'), CONNECT_MS)
+    this.#deadline(CONNECT_MS)
   }
 
   run(): Promise<DialledCall> {
@@ -114,6 +115,16 @@ class Attempt {
     })
   }
 
+  /** Nobody answered, or the last bytes do not go. */
+  onDeadline(): void {
+    this.#fail('no answer in time')
+  }
+
+  #deadline(delayMs: number): void {
+    const { wheel, clock } = this.#options
+    wheel.schedule(this, clock.nowMs() + delayMs)
+  }
+
   #fail(failure: string): void {
     this.#failure = failure
     this.#socket.destroy()
@@ -121,7 +132,7 @@ class Attempt {
 
   #begin(): void {
     const socket = this.#socket
-    const { dataplane, clock, wheel, random } = this.#options
+    const { dataplane, clock, wheel, random, obeysWindow = false } = this.#options
     const peerText = unmapped(socket.remoteAddress ?? '')
     const peerAddress = parseIpv4(peerText)
     const localAddress = parseIpv4(unmapped(socket.localAddress ?? ''))
@@ -148,6 +159,7 @@ class Attempt {
         stream: socket,
         localAddress,
         peerAddress,
+        obeysWindow,
         remark: counter => {
           this.#failure = counter
         },
@@ -161,8 +173,7 @@ class Attempt {
         ended: reason => {
           if (this.#failure === '') this.#failure = reason
           socket.end()
-          const goodbye = setTimeout(() => socket.destroy(), GOODBYE_MS)
-          socket.once('close', () => clearTimeout(goodbye))
+          this.#deadline(GOODBYE_MS)
         },
       },
     )
@@ -173,7 +184,7 @@ class Attempt {
   #opened<L>(link: L | undefined): L | undefined {
     const connection = this.#connection
     if (link === undefined || connection === undefined) return undefined
-    clearTimeout(this.#timer)
+    this.#options.wheel.cancel(this)
     this.#resolve({
       get counters() {
         return connection.counters
@@ -187,7 +198,7 @@ class Attempt {
   }
 
   #onClose(): void {
-    clearTimeout(this.#timer)
+    this.#options.wheel.cancel(this)
     this.#connection?.transportClosed()
     const { host, port } = this.#target
     // Of no effect when the call has begun.

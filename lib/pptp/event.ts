@@ -22,8 +22,10 @@ export interface CallParameters {
   /** Ours: what the peer writes into the packets that it sends us. */
   readonly callId: number
   readonly peerCallId: number
-  /** Packets that the peer is willing to hold unacknowledged; advice. */
+  /** Packets that the peer is willing to hold unacknowledged. */
   readonly peerWindowPackets: number
+  /** How long the peer says that it needs for as many. */
+  readonly peerDelayMs: number
 }
 
 export type ControlEvent =

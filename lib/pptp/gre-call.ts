@@ -3,8 +3,8 @@
  * that the dataplane writes to. No allocation per packet.
  *
  * Deviations from the RFC, as every implementation in the field has them:
- * - The peer's window is not waited for (§4.3): acknowledgments that a NAT swallows would stop the
- *   traffic, and IP has its own congestion control.
+ * - The peer's window is waited for only where that is wanted (§4.2): acknowledgments that a NAT
+ *   swallows would stop the traffic, and IP has its own congestion control.
  * - The first sequence number may be any (§4.2 wants 0): some peers begin with 1.
  */
 import { noRoom, type PacketSink } from '../core/packet-sink.ts'
@@ -14,6 +14,8 @@ import type { Dataplane, SlotPool } from '../dataplane/dataplane.ts'
 import { type PacketSocket, RAW_SLOT_BYTES } from '../dataplane/index.ts'
 import type { FrameSealer, Link } from '../ppp/carrier.ts'
 import { REORDER_PACKETS, ReorderBuffer } from './reorder-buffer.ts'
+import type { SendWindow } from './send-window.ts'
+import { WaitingPackets, type WaitingRoom } from './waiting-packets.ts'
 import {
   GRE_HEADER_MAX_BYTES,
   greAcknowledgment,
@@ -49,6 +51,9 @@ export interface GreCallPorts {
   readonly localAddress: number
   readonly peerAddress: number
   readonly peerCallId: number
+  /** Absent: the peer's window is not waited for. */
+  readonly window?: SendWindow
+  readonly waitingRoom: WaitingRoom
   nowMs(): number
 }
 
@@ -58,6 +63,8 @@ export class GreCall implements PacketSink, WheelEntry {
   readonly #socket: PacketSocket
   readonly #bytes: Uint8Array
   readonly #reorder: ReorderBuffer
+  readonly #window: SendWindow | undefined
+  readonly #waiting: WaitingPackets
   readonly #localAddress: number
   readonly #peerCallId: number
   link: Link | undefined
@@ -73,7 +80,6 @@ export class GreCall implements PacketSink, WheelEntry {
   #unacknowledged = 0
   #acknowledgeAtMs = Number.POSITIVE_INFINITY
   #releaseAtMs = Number.POSITIVE_INFINITY
-  #lastAcknowledged = -1
   /** On the hub's list of calls that the burst has touched. */
   isTouched = false
   receivedPackets = 0
@@ -89,12 +95,19 @@ export class GreCall implements PacketSink, WheelEntry {
   droppedNoRoom = 0
   droppedNotPermitted = 0
   droppedTooLong = 0
+  /** The window stayed closed for longer than packets can wait. */
+  droppedWindow = 0
+  /** Acknowledgments of what was never sent. */
+  droppedAcknowledgments = 0
+  windowTimeouts = 0
 
   constructor(ports: GreCallPorts, sealer: FrameSealer) {
     this.#ports = ports
     this.#socket = ports.socket
     this.#bytes = ports.dataplane.memory.bytes
     this.#reorder = new ReorderBuffer(ports.dataplane.memory, ports.reorderSlots)
+    this.#window = ports.window
+    this.#waiting = new WaitingPackets(ports.waitingRoom)
     this.#localAddress = ports.localAddress
     this.peerAddress = ports.peerAddress
     this.#peerCallId = ports.peerCallId
@@ -162,6 +175,10 @@ export class GreCall implements PacketSink, WheelEntry {
     this.#isPermitted = false
     this.link = undefined
     this.#reorder.clear()
+    while (this.#waiting.count > 0) {
+      this.#socket.release(this.#waiting.firstAt)
+      this.#waiting.removeFirst()
+    }
     this.#ports.wheel.cancel(this)
   }
 
@@ -172,7 +189,7 @@ export class GreCall implements PacketSink, WheelEntry {
     const bytes = this.#bytes
     if (greHasAcknowledgment(bytes, at)) {
       this.receivedAcknowledgments++
-      this.#lastAcknowledged = greAcknowledgment(bytes, at)
+      if (this.#window !== undefined) this.#heard(this.#window, greAcknowledgment(bytes, at))
     }
     const payloadBytes = grePayloadBytes(bytes, at)
     if (payloadBytes === 0 || !greHasSequence(bytes, at)) return
@@ -198,14 +215,13 @@ export class GreCall implements PacketSink, WheelEntry {
       this.#skipMissing()
       this.#release()
     }
+    if (this.#window !== undefined && nowMs >= this.#window.deadlineMs) {
+      this.windowTimeouts++
+      this.#window.expire()
+      this.#sendWaiting(this.#window)
+      this.#socket.flush()
+    }
     this.#schedule()
-  }
-
-  /** Packets that we have sent and that the peer has not acknowledged; -1 before it ever did. */
-  get outstandingPackets(): number {
-    return this.#lastAcknowledged < 0
-      ? -1
-      : serialDistance32(this.#lastAcknowledged, this.#nextSequence) - 1
   }
 
   #order(sequence: number, at: number, lengthBytes: number): void {
@@ -281,8 +297,43 @@ export class GreCall implements PacketSink, WheelEntry {
 
   // To the peer
 
-  /** Puts GRE in front of the payload at `at` and hands it to the socket. */
+  /** Sends the payload at `at`, now or when the peer's window opens. */
   #sendPayload(at: number, lengthBytes: number): void {
+    const window = this.#window
+    if (window === undefined) this.#transmit(at, lengthBytes)
+    else if (this.#waiting.count === 0 && window.isOpen) this.#transmitIn(window, at, lengthBytes)
+    else if (!this.#waiting.add(at, lengthBytes)) {
+      this.droppedWindow++
+      this.#socket.release(at)
+    }
+  }
+
+  #transmitIn(window: SendWindow, at: number, lengthBytes: number): void {
+    const wasWaiting = window.deadlineMs !== Number.POSITIVE_INFINITY
+    this.#transmit(at, lengthBytes)
+    window.sent(this.#ports.nowMs())
+    if (!wasWaiting) this.#schedule()
+  }
+
+  #heard(window: SendWindow, acknowledgment: number): void {
+    if (!window.acknowledged(acknowledgment, this.#ports.nowMs())) {
+      this.droppedAcknowledgments++
+      return
+    }
+    this.#sendWaiting(window)
+    this.#schedule()
+  }
+
+  #sendWaiting(window: SendWindow): void {
+    while (this.#waiting.count > 0 && window.isOpen) {
+      const { firstAt, firstBytes } = this.#waiting
+      this.#waiting.removeFirst()
+      this.#transmitIn(window, firstAt, firstBytes)
+    }
+  }
+
+  /** Puts GRE in front of the payload at `at` and hands it to the socket. */
+  #transmit(at: number, lengthBytes: number): void {
     const sequence = this.#nextSequence
     this.#nextSequence = (sequence + 1) >>> 0
     this.sentPackets++
@@ -323,6 +374,8 @@ export class GreCall implements PacketSink, WheelEntry {
 
   #schedule(): void {
     if (!this.#isOpen) return
-    this.#ports.wheel.schedule(this, Math.min(this.#acknowledgeAtMs, this.#releaseAtMs))
+    const windowMs = this.#window?.deadlineMs ?? Number.POSITIVE_INFINITY
+    const deadlineMs = Math.min(this.#acknowledgeAtMs, this.#releaseAtMs, windowMs)
+    this.#ports.wheel.schedule(this, deadlineMs)
   }
 }

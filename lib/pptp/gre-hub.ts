@@ -8,6 +8,7 @@ import type { RandomSource } from '../core/random.ts'
 import type { Dataplane, SlotPool } from '../dataplane/dataplane.ts'
 import { type PacketSocket, StackSlotPool } from '../dataplane/index.ts'
 import type { GreCall } from './gre-call.ts'
+import { WaitingRoom } from './waiting-packets.ts'
 import { checkGre, greCallId } from './wire/gre.ts'
 
 /** IP protocol number (IANA). */
@@ -23,6 +24,7 @@ const REORDER_SLOT_BYTES = 2048
 
 export class GreHub {
   readonly reorderSlots: SlotPool
+  readonly waitingRoom = new WaitingRoom()
   readonly #socket: PacketSocket
   readonly #dataplane: Dataplane
   readonly #bytes: Uint8Array

@@ -6,7 +6,7 @@ import { Counters } from '../core/faults.ts'
 import { parseIpv4, unmapped } from '../core/ip-address.ts'
 import type { Logger } from '../core/log.ts'
 import type { RandomSource } from '../core/random.ts'
-import type { TimerWheel } from '../core/timers.ts'
+import type { TimerWheel, WheelEntry } from '../core/timers.ts'
 import type { Dataplane, PacketSocket } from '../dataplane/index.ts'
 import type { LinkFactory } from '../ppp/carrier.ts'
 import { ControlConnection } from './control-connection.ts'
@@ -56,6 +56,8 @@ export interface PptpListenerOptions {
   readonly random: RandomSource
   readonly log: Logger
   readonly limits?: Partial<PptpLimits>
+  /** Whether packets wait while a client's window is full; not by default. */
+  readonly obeysWindow?: boolean
 }
 
 export interface PptpStatus {
@@ -225,6 +227,9 @@ export class PptpListener {
     self: () => Accepted,
   ): ControlConnection {
     const { links, dataplane, clock, wheel, random, hostName, log } = this.#options
+    const { obeysWindow = false } = this.#options
+    // A peer that keeps its side open keeps nothing of ours.
+    const goodbye: WheelEntry = { onDeadline: () => socket.destroy() }
     return new ControlConnection(
       { address, port: socket.remotePort ?? 0 },
       {
@@ -241,6 +246,7 @@ export class PptpListener {
         wheel,
         stream: socket,
         ...addresses,
+        obeysWindow,
         remark: counter => this.#remarks.note(counter, address),
         established: (peerName, vendorName) =>
           log.debug({ event: 'pptp-established', peer: address, peerName, vendorName }, 'pptp up'),
@@ -252,9 +258,8 @@ export class PptpListener {
         ended: reason => {
           this.#remarks.counters.count(`closed-${reason}`)
           socket.end()
-          // A peer that keeps its side open keeps nothing of ours.
-          const goodbye = setTimeout(() => socket.destroy(), GOODBYE_MS)
-          socket.once('close', () => clearTimeout(goodbye))
+          wheel.schedule(goodbye, clock.nowMs() + GOODBYE_MS)
+          socket.once('close', () => wheel.cancel(goodbye))
         },
       },
     )

@@ -12,6 +12,7 @@ import type { Link } from '../../lib/ppp/carrier.ts'
 import { PlainSealer } from '../../lib/ppp/frame-sealers.ts'
 import { GreCall } from '../../lib/pptp/gre-call.ts'
 import { GreHub } from '../../lib/pptp/gre-hub.ts'
+import { SendWindow } from '../../lib/pptp/send-window.ts'
 import {
   checkGre,
   greAcknowledgment,
@@ -31,8 +32,17 @@ const local = 0xc0000201
 const callId = 0x1234
 const peerCallId = 0x00ab
 
-function setUp({ isWithoutLink = false } = {}) {
-  const { dataplane } = createMemoryDataplane({ memoryBytes: 8 * 1024 * 1024, intakeBytes: 65_536 })
+interface SetUp {
+  readonly isWithoutLink?: boolean
+  readonly window?: SendWindow
+}
+
+function setUp({ isWithoutLink = false, window }: SetUp = {}) {
+  const { dataplane } = createMemoryDataplane({
+    memoryBytes: 8 * 1024 * 1024,
+    streamSlotCount: 16,
+    intakeBytes: 65_536,
+  })
   const clock = new ManualClock()
   const wheel = new TimerWheel(0)
   const socket = new FakePacketSocket(dataplane.memory)
@@ -44,6 +54,8 @@ function setUp({ isWithoutLink = false } = {}) {
       socket,
       dataplane,
       reorderSlots: hub.reorderSlots,
+      waitingRoom: hub.waitingRoom,
+      ...(window !== undefined && { window }),
       wheel,
       localAddress: local,
       peerAddress: peer,
@@ -264,4 +276,111 @@ t.test('call ids are drawn at random, never 0, never one that lives', async t =>
   }
   t.equal(hub.takeCallId(random), 0x4242)
   t.equal(hub.takeCallId(random), 0, 'given up when nothing free is drawn')
+})
+
+// ---- the peer's window
+
+/** Lets `count` packets leave and be acknowledged after `roundTripMs` each. */
+function acknowledge(window: SendWindow, clock: ManualClock, count: number, roundTripMs: number) {
+  for (let i = 0; i < count; i++) {
+    const { outstandingPackets } = window
+    window.sent(clock.nowMs())
+    clock.advance(roundTripMs)
+    const sequence = nextOf(window) - 1 - outstandingPackets
+    window.acknowledged(sequence >>> 0, clock.nowMs())
+  }
+}
+
+/** Sequence number that is due: all that was sent so far, when nothing is given up. */
+const sequences = new WeakMap<SendWindow, number>()
+function nextOf(window: SendWindow): number {
+  const next = (sequences.get(window) ?? 0) + 1
+  sequences.set(window, next)
+  return next
+}
+
+t.test('the window begins at half, opens with each window that is acknowledged', async t => {
+  const clock = new ManualClock()
+  const window = new SendWindow(8)
+  t.equal(window.sizePackets, 4, 'RFC 2637 §4.2.1')
+  t.ok(window.isOpen, 'nothing is waited for before the first acknowledgment')
+  acknowledge(window, clock, 4, 10)
+  t.equal(window.sizePackets, 5)
+  acknowledge(window, clock, 5 + 6, 10)
+  t.equal(window.sizePackets, 7)
+  acknowledge(window, clock, 100, 10)
+  t.equal(window.sizePackets, 8, 'never more than the peer offered')
+  for (const [offered, first] of [
+    [0, 1],
+    [1, 1],
+    [3, 2],
+    [65_535, 128],
+  ] as const) {
+    t.equal(new SendWindow(offered).sizePackets, first, `${offered} offered`)
+  }
+})
+
+t.test('time-outs adapt to the round trip, and halve the window (RFC 2637 §4.4)', async t => {
+  const clock = new ManualClock()
+  const window = new SendWindow(64, 300)
+  t.equal(window.roundTripMs, 300, 'the processing delay is the first guess')
+  acknowledge(window, clock, 60, 900)
+  t.ok(Math.abs(window.roundTripMs - 900) < 5, `${window.roundTripMs}`)
+  t.ok(window.timeoutMs >= 900 && window.timeoutMs < 1100, `${window.timeoutMs}`)
+  const { sizePackets } = window
+  window.sent(clock.nowMs())
+  t.equal(window.deadlineMs, clock.nowMs() + window.timeoutMs)
+  window.expire()
+  t.equal(window.sizePackets, Math.ceil(sizePackets / 2))
+  t.ok(window.roundTripMs > 1790, 'doubled')
+  t.equal(window.outstandingPackets, 0, 'what was on its way counts as lost')
+  t.equal(window.deadlineMs, Number.POSITIVE_INFINITY)
+  for (let i = 0; i < 2; i++) {
+    t.ok(window.isObeyed)
+    window.sent(clock.nowMs())
+    window.expire()
+  }
+  t.notOk(window.isObeyed, 'three in a row: this path swallows acknowledgments')
+  t.ok(window.isOpen)
+  window.sent(clock.nowMs())
+  t.equal(window.deadlineMs, Number.POSITIVE_INFINITY)
+  t.ok(window.acknowledged(60, clock.nowMs()), 'a late one')
+  t.ok(window.isObeyed, 'and it is waited for again')
+  t.notOk(window.acknowledged(1000, clock.nowMs()), 'what was never sent')
+  t.ok(window.timeoutMs <= 4000)
+})
+
+t.test('where the window is obeyed packets wait for it in their order, and for a time', async t => {
+  const window = new SendWindow(4)
+  const pair = setUp({ window })
+  const packet = (n: number) => Uint8Array.of(0x45, n)
+  const numbers = () => pair.socket.sent.map(({ bytes }) => bytes.at(-1))
+  for (let n = 0; n < 6; n++) pair.send(packet(n))
+  pair.call.flush()
+  t.same(numbers(), [0, 1, 2, 3, 4, 5], 'who never acknowledged is not waited for')
+  const ackOf = (n: number) => {
+    const out = new Uint8Array(12)
+    putGreAcknowledgment(out, 0, callId, n)
+    return out
+  }
+  pair.receive(ackOf(5))
+  for (let n = 6; n < 16; n++) pair.send(packet(n))
+  t.ok(pair.call.sendFrame(fromHex('ff03c021 09010008 00000000')), 'a control frame waits, too')
+  pair.call.flush()
+  const { sizePackets } = window
+  t.equal(pair.socket.sent.length, 6 + sizePackets, `${sizePackets} are on their way`)
+  pair.receive(ackOf(5 + sizePackets))
+  t.ok(pair.socket.sent.length > 6 + sizePackets)
+  t.same(numbers().slice(0, 9), [0, 1, 2, 3, 4, 5, 6, 7, 8], 'in order')
+  for (let i = 0; i < 40 && pair.socket.sent.length < 17; i++) pair.advance(500)
+  t.equal(pair.socket.sent.length, 17, 'time-outs let the rest go')
+  t.ok(pair.call.windowTimeouts > 0)
+  t.equal(pair.hub.waitingRoom.freeCount, 256)
+  pair.receive(ackOf(16), ackOf(0x7fff0000))
+  t.equal(pair.call.droppedAcknowledgments, 1, 'of what was never sent')
+  for (let n = 0; n < 80; n++) pair.send(packet(n))
+  t.equal(pair.call.droppedWindow, 80 - 64 - window.sizePackets, 'no more than 64 wait')
+  pair.call.close()
+  t.equal(pair.hub.waitingRoom.freeCount, 256)
+  t.ok(pair.socket.isWhole)
 })

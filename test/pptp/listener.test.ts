@@ -19,7 +19,7 @@ const memoryBytes = 8 * 1024 * 1024
 async function setUp(t: Test, limits: Partial<PptpLimits> = {}, clock: Clock = systemClock) {
   const wheel = new TimerWheel(systemClock.nowMs(), { tickMs: 5 })
   wheel.start(systemClock)
-  const { dataplane } = createMemoryDataplane({ memoryBytes })
+  const { dataplane } = createMemoryDataplane({ memoryBytes, streamSlotCount: 16 })
   const links = new FakeLinks(dataplane.memory)
   const socket = new FakePacketSocket(dataplane.memory)
   const listener = new PptpListener({
@@ -36,7 +36,7 @@ async function setUp(t: Test, limits: Partial<PptpLimits> = {}, clock: Clock = s
   })
   await listener.start()
   const port = listener.status().addresses[0]?.port ?? 0
-  const client = createMemoryDataplane({ memoryBytes }).dataplane
+  const client = createMemoryDataplane({ memoryBytes, streamSlotCount: 16 }).dataplane
   const clientLinks = new FakeLinks(client.memory)
   const clientSocket = new FakePacketSocket(client.memory)
   join(socket, clientSocket)
@@ -117,7 +117,7 @@ t.test(
     clientLinks.isRefusing = true
     await t.rejects(dial(), ConnectError)
     await t.rejects(dialler.dial({ host: '127.0.0.1', port: 1, links: clientLinks }), ConnectError)
-    const { dataplane } = createMemoryDataplane({ memoryBytes })
+    const { dataplane } = createMemoryDataplane({ memoryBytes, streamSlotCount: 16 })
     const second = new PptpListener({
       addresses: [{ host: '127.0.0.1', port }],
       hostName: '',

@@ -14,7 +14,7 @@ export interface Sent {
   readonly destination: number
 }
 
-const sendSlots = 64
+const sendSlots = 128
 
 export class FakePacketSocket implements PacketSocket {
   readonly sent: Sent[] = []
