@@ -28,8 +28,8 @@ export interface Ipv4LeaseRequest {
 
 export type Ipv4Lease =
   | { readonly type: 'leased'; readonly address: number }
-  /** `in-use`: the user's own address is with another session. */
-  | { readonly type: 'refused'; readonly reason: 'exhausted' | 'in-use' }
+  /** `in-use`: the user's own address is with another session; `no-answer`: nobody gives addresses. */
+  | { readonly type: 'refused'; readonly reason: 'exhausted' | 'in-use' | 'no-answer' }
 
 export interface AddressHistory {
   readonly address: string

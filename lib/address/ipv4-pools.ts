@@ -68,6 +68,10 @@ export class Ipv4Pools implements Ipv4Leases {
     return giver?.release(address) ?? false
   }
 
+  isLeased(address: number): boolean {
+    return this.#giverOf.has(address)
+  }
+
   get leasedCount(): number {
     return this.#giverOf.size
   }

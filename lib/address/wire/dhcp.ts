@@ -22,6 +22,7 @@
 import { copyBytes, putBytes, putU16, putU32, u16, u32 } from '../../core/bytes.ts'
 import { WireFault } from '../../core/faults.ts'
 import type { Ipv4Network } from '../../core/ip-address.ts'
+import { putUdpHeaders, udpPayloadAt } from './udp-packet.ts'
 
 const IPV4_HEADER_BYTES = 20
 const UDP_HEADER_BYTES = 8
@@ -29,10 +30,9 @@ const TOTAL_LENGTH_AT = 2
 const FRAGMENT_AT = 6
 const PROTOCOL_AT = 9
 const SOURCE_AT = 12
-const DESTINATION_AT = 16
 const PROTOCOL_UDP = 17
-const SERVER_PORT = 67
-const CLIENT_PORT = 68
+export const SERVER_PORT = 67
+export const CLIENT_PORT = 68
 
 const XID_AT = 4
 const FLAGS_AT = 10
@@ -42,7 +42,7 @@ const CHADDR_AT = 28
 const CHADDR_BYTES = 16
 const COOKIE_AT = 236
 const OPTIONS_AT = 240
-const MAGIC_COOKIE = 0x63825363
+export const MAGIC_COOKIE = 0x63825363
 const BOOTREQUEST = 1
 const BOOTREPLY = 2
 /** RFC 1542 §2.1: what relays and old clients expect at least, from `op` on. */
@@ -51,16 +51,32 @@ const SMALLEST_MESSAGE_BYTES = 300
 const OPTION_MAX_BYTES = 255
 
 /** RFC 2132 §9.6. */
-export const DhcpMessageType = { inform: 8, ack: 5 } as const
+export const DhcpMessageType = {
+  discover: 1,
+  offer: 2,
+  request: 3,
+  decline: 4,
+  ack: 5,
+  nak: 6,
+  release: 7,
+  inform: 8,
+} as const
 
-/** RFC 2132; 121 is RFC 3442, 249 [MS-DHCPE] §2.2.8. */
+/** RFC 2132; 82 is RFC 3046, 121 RFC 3442, 249 [MS-DHCPE] §2.2.8. */
 export const DhcpOption = {
   pad: 0,
   dnsServers: 6,
   domainName: 15,
+  requestedAddress: 50,
+  leaseTime: 51,
   messageType: 53,
   serverIdentifier: 54,
   parameterRequestList: 55,
+  messageSize: 57,
+  renewalTime: 58,
+  rebindingTime: 59,
+  clientIdentifier: 61,
+  relayAgentInformation: 82,
   classlessRoutes: 121,
   microsoftClasslessRoutes: 249,
   end: 255,
@@ -173,14 +189,15 @@ export interface DhcpReply {
   readonly options: readonly { readonly code: number; readonly value: Uint8Array }[]
 }
 
-function optionBytes(lengthBytes: number): number {
+/** What `putOption` writes. */
+export function optionBytes(lengthBytes: number): number {
   return lengthBytes + 2 * Math.max(1, Math.ceil(lengthBytes / OPTION_MAX_BYTES))
 }
 
 export function dhcpReplyBytes({ options }: DhcpReply): number {
   const all = options.reduce((sum, { value }) => sum + optionBytes(value.length), 3 + 6 + 1)
   const message = Math.max(OPTIONS_AT + all, SMALLEST_MESSAGE_BYTES)
-  return IPV4_HEADER_BYTES + UDP_HEADER_BYTES + message
+  return udpPayloadAt + message
 }
 
 /** Fills the first `dhcpReplyBytes` of `out`: IPv4, UDP, BOOTREPLY. Gives the bytes written. */
@@ -188,18 +205,7 @@ export function encodeDhcpReply(reply: DhcpReply, out: Uint8Array): number {
   const { request, serverAddress, clientAddress } = reply
   const lengthBytes = dhcpReplyBytes(reply)
   out.fill(0, 0, lengthBytes)
-  out[0] = 0x45
-  putU16(out, TOTAL_LENGTH_AT, lengthBytes)
-  out[8] = 64
-  out[PROTOCOL_AT] = PROTOCOL_UDP
-  putU32(out, SOURCE_AT, serverAddress)
-  putU32(out, DESTINATION_AT, clientAddress)
-  putU16(out, 10, ~sumOf(out, 0, IPV4_HEADER_BYTES, 0) & 0xffff)
-  const udp = IPV4_HEADER_BYTES
-  putU16(out, udp, SERVER_PORT)
-  putU16(out, udp + 2, CLIENT_PORT)
-  putU16(out, udp + 4, lengthBytes - udp)
-  const message = udp + UDP_HEADER_BYTES
+  const message = udpPayloadAt
   out[message] = BOOTREPLY
   out[message + 1] = request.hardwareType
   out[message + 2] = request.hardwareLength
@@ -214,14 +220,17 @@ export function encodeDhcpReply(reply: DhcpReply, out: Uint8Array): number {
   at = putOption(out, at, DhcpOption.serverIdentifier, addressList([serverAddress]))
   for (const { code, value } of reply.options) at = putOption(out, at, code, value)
   out[at] = DhcpOption.end
-  const pseudo = PROTOCOL_UDP + lengthBytes - udp
-  const checksum = ~sumOf(out, SOURCE_AT, 8, sumOf(out, udp, lengthBytes - udp, pseudo)) & 0xffff
-  // RFC 768: 0 would say that there is none.
-  putU16(out, udp + 6, checksum === 0 ? 0xffff : checksum)
+  putUdpHeaders(out, lengthBytes, {
+    source: serverAddress,
+    destination: clientAddress,
+    sourcePort: SERVER_PORT,
+    destinationPort: CLIENT_PORT,
+  })
   return lengthBytes
 }
 
-function putOption(out: Uint8Array, at: number, code: number, value: Uint8Array): number {
+/** One option, or several in a row where it is long. Gives the offset after it. */
+export function putOption(out: Uint8Array, at: number, code: number, value: Uint8Array): number {
   let next = at
   for (let from = 0; from === 0 || from < value.length; from += OPTION_MAX_BYTES) {
     const end = Math.min(value.length, from + OPTION_MAX_BYTES)
@@ -230,16 +239,6 @@ function putOption(out: Uint8Array, at: number, code: number, value: Uint8Array)
     next = putBytes(out, next + 2, copyBytes(value, from, end))
   }
   return next
-}
-
-/** RFC 1071. */
-function sumOf(bytes: Uint8Array, at: number, lengthBytes: number, seed: number): number {
-  let sum = seed
-  for (let i = at; i < at + lengthBytes; i += 2) {
-    sum += ((bytes[i] ?? 0) << 8) | (i + 1 < at + lengthBytes ? (bytes[i + 1] ?? 0) : 0)
-  }
-  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16)
-  return sum
 }
 
 /** Addresses in host order, four bytes each. */
