@@ -1,12 +1,12 @@
 /** Our server and our initiator at the two ends of a wire, with a tunnel up between them. */
 import type { ChildProcess } from 'node:child_process'
 import { X509Certificate } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { stringify } from 'yaml'
 import { ownCertificateFiles } from '../lib/certificates/own-certificate.ts'
+import { startIkev2Server, stateFolder, tunnelServer, user } from './ikev2-program.ts'
 import {
   cpuSecondsOf,
   type FlowResult,
@@ -18,14 +18,11 @@ import {
 } from './iperf.ts'
 import { firstOutput, stop, Wire } from './namespaces.ts'
 
-const program = fileURLToPath(new URL('../bin/openras.js', import.meta.url))
 const clientProgram = fileURLToPath(new URL('./ikev2-client.js', import.meta.url))
 const callsProgram = fileURLToPath(new URL('./ikev2-calls.js', import.meta.url))
-const user = { name: 'bench', password: 'bench-password' }
 /** For many calls to come up: for the first, and for each, ms. */
 const startTimeoutMs = 60_000
 const callTimeoutMs = 100
-const tunnelServer = '10.87.0.1'
 
 export class Ikev2Pair {
   readonly #wire: Wire
@@ -51,24 +48,8 @@ export class Ikev2Pair {
     const folder = mkdtempSync(join(tmpdir(), 'openras-bench-'))
     const wire = new Wire('ik')
     try {
-      const config = join(folder, 'openras.yaml')
-      const state = join(folder, 'state')
-      writeFileSync(
-        config,
-        stringify({
-          users: [user],
-          state: { directory: state },
-          sstp: { enabled: false },
-          // Where a client does not ask for UDP, ESP goes without it.
-          ikev2: { plainEsp: true },
-          log: { level: 'warn' },
-        }),
-        { mode: 0o600 },
-      )
-      const server = wire.spawn(wire.b, process.execPath, [program, 'serve', '--config', config], {
-        stdio: ['ignore', 'pipe', 'inherit'],
-      })
-      await firstOutput(server, 'the server')
+      // Where a client does not ask for UDP, ESP goes without it.
+      const server = await startIkev2Server(wire, folder, { plainEsp: true })
       const pair = new Ikev2Pair(wire, folder, server, await serveIperf(wire, wire.b))
       await pair.dial(cipher)
       return pair
@@ -97,6 +78,7 @@ export class Ikev2Pair {
         isReverse: direction === 'down',
       },
       this.#server.pid ?? 0,
+      this.#client?.pid,
     )
   }
 
@@ -147,7 +129,7 @@ export class Ikev2Pair {
   }
 
   #spawnClient(path: string, args: readonly string[]): ChildProcess {
-    const { cert } = ownCertificateFiles(join(this.#folder, 'state'))
+    const { cert } = ownCertificateFiles(stateFolder(this.#folder))
     const { fingerprint256 } = new X509Certificate(readFileSync(cert))
     const fingerprint = fingerprint256.replaceAll(':', '')
     const { a, b } = this.#wire

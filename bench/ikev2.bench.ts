@@ -4,24 +4,20 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Bench, BenchContext } from './bench.ts'
+import { type Contender, contest, directions, flowRow, type Peer, startPeer } from './contest.ts'
 import { Ikev2Pair } from './ikev2-server.ts'
 import type { FlowResult, PacketResult } from './iperf.ts'
 import { OpenvpnPeer } from './peers/openvpn.ts'
 import { PrototypePeer } from './peers/prototype.ts'
 import { StrongswanPeer } from './peers/strongswan.ts'
+import { StrongswanClientPeer } from './peers/strongswan-client.ts'
 import { median } from './statistics.ts'
-
-interface Contender {
-  measure(direction: 'up' | 'down', streams: number, seconds: number): Promise<FlowResult>
-}
-
-interface Peer extends Contender {
-  close(): Promise<void>
-}
 
 /** Sockets drain before the next contender runs. */
 const pauseMs = 500
-const directions = ['up', 'down'] as const
+const fullRounds = { repetitions: 4, seconds: 3 }
+const shortRounds = { repetitions: 3, seconds: 3 }
+const quickRounds = { repetitions: 1, seconds: 1 }
 /** IP packets of 64 bytes: what IPv4 and UDP leave of them. */
 const smallPayloadBytes = 64 - 20 - 8
 /** How long idle calls are watched, ms. */
@@ -34,17 +30,17 @@ export const bench: Bench = {
     const say = (text: string) => context.say(text)
     const peers = new Map<string, Peer>()
     try {
-      for (const [name, start] of [
-        ['prototype', () => PrototypePeer.start()],
-        ['openvpn-udp', () => OpenvpnPeer.start({ protocol: 'udp', say })],
-        ['strongswan-libipsec', () => StrongswanPeer.start(say)],
-      ] as const) {
-        const peer = await start()
-        if (peer !== undefined) peers.set(name, peer)
-      }
+      const prototype = await startPeer(say, () => PrototypePeer.start())
+      if (prototype !== undefined) peers.set('prototype', prototype)
+      const openvpn = await startPeer(say, () => OpenvpnPeer.start({ protocol: 'udp', say }))
+      if (openvpn !== undefined) peers.set('openvpn-udp', openvpn)
+      const strongswan = await startPeer(say, () => StrongswanPeer.start(say))
+      if (strongswan !== undefined) peers.set('strongswan-libipsec', strongswan)
       const pair = await Ikev2Pair.start('aes-128-gcm')
       try {
-        await goodput(context, pair, peers)
+        const rounds = context.isQuick ? quickRounds : fullRounds
+        await contest(context, 'ikev2/aes-128-gcm', pair, peers, rounds)
+        await bothSides(context, pair, strongswan)
         for (const peer of peers.values()) await peer.close()
         peers.clear()
         await ciphers(context, pair)
@@ -61,41 +57,39 @@ export const bench: Bench = {
   },
 }
 
-async function goodput(
+/** The server must not be the slower side, whoever made the client. */
+async function bothSides(
   context: BenchContext,
   pair: Ikev2Pair,
-  peers: ReadonlyMap<string, Contender>,
+  strongswan: StrongswanPeer | undefined,
 ): Promise<void> {
-  const repetitions = context.isQuick ? 1 : 5
-  const seconds = context.isQuick ? 1 : 3
-  context.say('warming up')
-  for (const contender of [pair, ...peers.values()]) {
-    for (const direction of directions) await contender.measure(direction, 1, 2)
-  }
-  for (const direction of directions) {
-    for (const streams of [1, 4]) {
-      const ours: FlowResult[] = []
-      const theirs = new Map([...peers.keys()].map(name => [name, [] as number[]]))
+  const say = (text: string) => context.say(text)
+  const mixed = await startPeer(say, () => StrongswanClientPeer.start(say))
+  const contenders = new Map<string, Contender>([['ours-both', pair]])
+  if (mixed !== undefined) contenders.set('ours-strongswan', mixed)
+  if (strongswan !== undefined) contenders.set('strongswan-both', strongswan)
+  const { repetitions, seconds } = context.isQuick ? quickRounds : shortRounds
+  try {
+    await mixed?.measure('up', 1, 1)
+    for (const direction of directions) {
+      const results = new Map([...contenders.keys()].map(name => [name, [] as FlowResult[]]))
       for (let i = 0; i < repetitions; i++) {
-        context.say(`goodput ${direction}, ${streams} stream(s), round ${i + 1} of ${repetitions}`)
-        ours.push(await pair.measure(direction, streams, seconds))
-        await delay(pauseMs)
-        for (const [name, peer] of peers) {
-          theirs.get(name)?.push((await peer.measure(direction, streams, seconds)).gbitPerSecond)
+        context.say(`server and client ${direction}, round ${i + 1} of ${repetitions}`)
+        for (const [name, contender] of contenders) {
+          results.get(name)?.push(await contender.measure(direction, 4, seconds))
           await delay(pauseMs)
         }
       }
-      const samples = ours.map(result => result.gbitPerSecond)
-      context.row({
-        name: `ikev2/aes-128-gcm/${direction}/${streams}`,
-        unit: 'Gbit/s',
-        samples,
-        gbitPerCpuSecond: median(ours.map(result => result.gbitPerCpuSecond)),
-        ratio: Object.fromEntries(
-          [...theirs].map(([name, rates]) => [name, median(samples) / median(rates)]),
-        ),
-      })
+      for (const [name, samples] of results) {
+        const sides = samples.map(sample => sample.gbitPerCpuSecond / sample.otherGbitPerCpuSecond)
+        context.row({
+          ...flowRow(`ikev2/sides/${name}/${direction}/4`, samples),
+          ratio: { 'its client per CPU-s': median(sides) },
+        })
+      }
     }
+  } finally {
+    await mixed?.close()
   }
 }
 
@@ -115,20 +109,15 @@ async function plainEsp(context: BenchContext, pair: Ikev2Pair): Promise<void> {
 }
 
 async function fourStreams(context: BenchContext, pair: Ikev2Pair, name: string): Promise<void> {
-  const repetitions = context.isQuick ? 1 : 3
+  const { repetitions, seconds } = context.isQuick ? quickRounds : shortRounds
   for (const direction of directions) {
     // The client is a new process: its code is not compiled yet.
     await pair.measure(direction, 4, 1)
     const results: FlowResult[] = []
     for (let i = 0; i < repetitions; i++) {
-      results.push(await pair.measure(direction, 4, context.isQuick ? 1 : 3))
+      results.push(await pair.measure(direction, 4, seconds))
     }
-    context.row({
-      name: `ikev2/${name}/${direction}/4`,
-      unit: 'Gbit/s',
-      samples: results.map(result => result.gbitPerSecond),
-      gbitPerCpuSecond: median(results.map(result => result.gbitPerCpuSecond)),
-    })
+    context.row(flowRow(`ikev2/${name}/${direction}/4`, results))
   }
 }
 

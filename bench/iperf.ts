@@ -25,6 +25,8 @@ export interface FlowResult {
   /** User and system time of the watched process while it ran, seconds. */
   readonly cpuSeconds: number
   readonly gbitPerCpuSecond: number
+  /** The same of the process at the other end; NaN where none is watched. */
+  readonly otherGbitPerCpuSecond: number
 }
 
 /** User and system time of a process with all its threads, seconds. */
@@ -54,13 +56,20 @@ export async function serveIperf(wire: Wire, end: End): Promise<() => Promise<vo
   return () => stop(child)
 }
 
-/** Runs one flow and watches what it costs the process `pid`. Throws SystemError when it fails. */
-export async function measureFlow(flow: Flow, pid: number): Promise<FlowResult> {
+/**
+ * Runs one flow and watches what it costs the process `pid`, and `otherPid` at the other end of the tunnel.
+ * Throws SystemError when it fails.
+ */
+export async function measureFlow(flow: Flow, pid: number, otherPid?: number): Promise<FlowResult> {
+  const otherBefore = otherPid === undefined ? Number.NaN : cpuSecondsOf(otherPid)
   const { end, cpuSeconds } = await runIperf(flow, [], pid)
+  const otherCpuSeconds = otherPid === undefined ? Number.NaN : cpuSecondsOf(otherPid) - otherBefore
+  const gbit = (end.sum_received.bytes * 8) / 1e9
   return {
     gbitPerSecond: end.sum_received.bits_per_second / 1e9,
     cpuSeconds,
-    gbitPerCpuSecond: (end.sum_received.bytes * 8) / 1e9 / cpuSeconds,
+    gbitPerCpuSecond: gbit / cpuSeconds,
+    otherGbitPerCpuSecond: gbit / otherCpuSeconds,
   }
 }
 

@@ -4,18 +4,12 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Bench, BenchContext } from './bench.ts'
-import type { FlowResult } from './iperf.ts'
+import { contest, type Peer, startPeer } from './contest.ts'
 import { L2tpPair } from './l2tp-server.ts'
 import { SoftetherPeer } from './peers/softether.ts'
 import { StrongswanPeer } from './peers/strongswan.ts'
-import { median } from './statistics.ts'
 
-interface Peer {
-  measure(direction: 'up' | 'down', streams: number, seconds: number): Promise<FlowResult>
-  close(): Promise<void>
-}
-
-/** Sockets drain before the next contender runs. */
+/** Between one round of calls and the next. */
 const pauseMs = 500
 /** Until collections have ended and what set-ups took for a moment is given back. */
 const settleMs = 5000
@@ -26,7 +20,6 @@ const ciphers = [
   ['aes-256-gcm', 'aes256gcm16'],
   [stockCipher, 'aes128-sha1'],
 ] as const
-const directions = ['up', 'down'] as const
 
 export const bench: Bench = {
   name: 'l2tp',
@@ -56,51 +49,17 @@ async function besidePeers(
   const say = (text: string) => context.say(text)
   const peers = new Map<string, Peer>()
   try {
-    const strongswan = await StrongswanPeer.start(say, proposal)
+    const strongswan = await startPeer(say, () => StrongswanPeer.start(say, proposal))
     if (strongswan !== undefined) peers.set('strongswan-libipsec', strongswan)
-    const softether = cipher === stockCipher ? await SoftetherPeer.start(say, cipher) : undefined
+    const softether =
+      cipher === stockCipher
+        ? await startPeer(say, () => SoftetherPeer.start(say, cipher))
+        : undefined
     if (softether !== undefined) peers.set('softether', softether)
-    await goodput(context, pair, peers, cipher)
+    const rounds = context.isQuick ? { repetitions: 1, seconds: 1 } : { repetitions: 4, seconds: 3 }
+    await contest(context, `l2tp/${cipher}`, pair, peers, rounds)
   } finally {
     for (const peer of peers.values()) await peer.close()
-  }
-}
-
-async function goodput(
-  context: BenchContext,
-  pair: L2tpPair,
-  peers: ReadonlyMap<string, Peer>,
-  cipher: string,
-): Promise<void> {
-  const repetitions = context.isQuick ? 1 : 4
-  const seconds = context.isQuick ? 1 : 3
-  for (const direction of directions) {
-    for (const contender of [pair, ...peers.values()]) await contender.measure(direction, 1, 2)
-  }
-  for (const direction of directions) {
-    for (const streams of [1, 4]) {
-      const ours: FlowResult[] = []
-      const theirs = new Map([...peers.keys()].map(name => [name, [] as number[]]))
-      for (let i = 0; i < repetitions; i++) {
-        context.say(`${cipher} ${direction}, ${streams} stream(s), ${i + 1} of ${repetitions}`)
-        ours.push(await pair.measure(direction, streams, seconds))
-        await delay(pauseMs)
-        for (const [name, peer] of peers) {
-          theirs.get(name)?.push((await peer.measure(direction, streams, seconds)).gbitPerSecond)
-          await delay(pauseMs)
-        }
-      }
-      const samples = ours.map(({ gbitPerSecond }) => gbitPerSecond)
-      context.row({
-        name: `l2tp/${cipher}/${direction}/${streams}`,
-        unit: 'Gbit/s',
-        samples,
-        gbitPerCpuSecond: median(ours.map(({ gbitPerCpuSecond }) => gbitPerCpuSecond)),
-        ratio: Object.fromEntries(
-          [...theirs].map(([name, rates]) => [name, median(samples) / median(rates)]),
-        ),
-      })
-    }
   }
 }
 
