@@ -323,6 +323,7 @@ export class Session implements WheelEntry {
   /** Addresses that came after `up`: the second network protocol. */
   addAddresses(addresses: SessionAddresses): void {
     this.#addresses = { ...this.#addresses, ...addresses }
+    if (this.#state === 'up') this.#host.changed(this.status())
   }
 
   /** Asks the owner to close the call; false when it is closing already. */

@@ -34,6 +34,12 @@ export interface AccountantOptions {
   readonly log: Logger
 }
 
+/**
+ * How long a Start waits for the IPv4 address of its session, ms: IPv6 may be up first, and who reads
+ * addresses out of accounting looks at the Start alone.
+ */
+const addressWaitMs = 2000
+
 /** Records that wait: beyond the first no interim record is added, beyond the second none at all. */
 const mostWaiting = { interim: 200_000, all: 400_000 } as const
 
@@ -103,7 +109,14 @@ export class Accountant {
   #begin(): void {
     const { nas, instance, sessions } = this.#options
     this.#add(serverRecord('on', nas, instance, this.#nowMs()))
-    this.#unobserve = sessions.observe(event => this.#observe(event))
+    const unobserve = sessions.observe(event => this.#observe(event))
+    const unobserveChanges = sessions.observeChanges(({ id }) =>
+      this.#accounted.get(id)?.onAddresses(),
+    )
+    this.#unobserve = () => {
+      unobserve()
+      unobserveChanges()
+    }
   }
 
   #observe(event: SessionEvent): void {
@@ -111,24 +124,23 @@ export class Accountant {
     if (event.type === 'up') {
       const session = this.#options.sessions.find(id).find(one => one.id === id)
       if (session === undefined) return
-      const accounted = new AccountedSession(session, this.#options, kind =>
-        this.#record(kind, accounted),
+      const accounted = new AccountedSession(session, this.#options, (kind, atMs) =>
+        this.#record(kind, accounted, atMs),
       )
       this.#accounted.set(id, accounted)
-      this.#record('start', accounted)
-      accounted.scheduleInterim()
+      accounted.begin()
       return
     }
     const accounted = this.#accounted.get(id)
     if (accounted === undefined) return
     this.#accounted.delete(id)
-    this.#options.wheel.cancel(accounted)
+    accounted.finish()
     const facts = { ...accounted.facts(), status: event.session }
     this.#add(sessionRecord('stop', this.#options.nas, facts, this.#nowMs(), event.cause))
   }
 
-  #record(kind: 'start' | 'interim', accounted: AccountedSession): void {
-    this.#add(sessionRecord(kind, this.#options.nas, accounted.facts(), this.#nowMs()))
+  #record(kind: 'start' | 'interim', accounted: AccountedSession, atMs: number): void {
+    this.#add(sessionRecord(kind, this.#options.nas, accounted.facts(), atMs))
   }
 
   /** To disk, then to the servers. */
@@ -157,16 +169,25 @@ export class Accountant {
   }
 }
 
-/** A session that is up, and when its next interim record is due. */
+/** A session that is up: when its Start is due, and its next interim record. */
 class AccountedSession implements WheelEntry {
   readonly #session: Session
   readonly #options: AccountantOptions
-  readonly #due: (kind: 'interim') => void
+  readonly #due: (kind: 'start' | 'interim', atMs: number) => void
+  readonly #upAtMs: number
+  #isStarted = false
+  /** Whether the records so far told the IPv4 address. */
+  #isAddressTold = false
 
-  constructor(session: Session, options: AccountantOptions, due: (kind: 'interim') => void) {
+  constructor(
+    session: Session,
+    options: AccountantOptions,
+    due: (kind: 'start' | 'interim', atMs: number) => void,
+  ) {
     this.#session = session
     this.#options = options
     this.#due = due
+    this.#upAtMs = options.wallClock.now().getTime()
   }
 
   facts(): SessionFacts {
@@ -178,16 +199,54 @@ class AccountedSession implements WheelEntry {
     }
   }
 
+  begin(): void {
+    const { clock, wheel } = this.#options
+    if (this.#hasAddress) this.#start()
+    else wheel.schedule(this, clock.nowMs() + addressWaitMs)
+  }
+
+  /** Addresses may have come. After the Start an interim record tells them. */
+  onAddresses(): void {
+    if (this.#isAddressTold || !this.#hasAddress) return
+    if (this.#isStarted) this.#tell('interim')
+    else this.#start()
+  }
+
+  /** The session is over; a Start that still waits comes before the Stop. */
+  finish(): void {
+    if (!this.#isStarted) this.#tell('start')
+    this.#options.wheel.cancel(this)
+  }
+
+  onDeadline(): void {
+    if (!this.#isStarted) {
+      this.#start()
+      return
+    }
+    this.#tell('interim')
+    this.#scheduleInterim()
+  }
+
+  get #hasAddress(): boolean {
+    return this.#session.status().ipv4 !== undefined
+  }
+
+  #start(): void {
+    this.#tell('start')
+    this.#scheduleInterim()
+  }
+
+  #tell(kind: 'start' | 'interim'): void {
+    this.#isStarted = true
+    this.#isAddressTold = this.#hasAddress
+    this.#due(kind, kind === 'start' ? this.#upAtMs : this.#options.wallClock.now().getTime())
+  }
+
   /** The server of the user may say how often (RFC 2869 §5.16), and may change its mind. */
-  scheduleInterim(): void {
+  #scheduleInterim(): void {
     const { interimIntervalMs, clock, wheel } = this.#options
     const seconds = this.#session.authorization?.interimIntervalSeconds
     const intervalMs = seconds === undefined || seconds === 0 ? interimIntervalMs : seconds * 1000
     wheel.schedule(this, clock.nowMs() + intervalMs)
-  }
-
-  onDeadline(): void {
-    this.#due('interim')
-    this.scheduleInterim()
   }
 }

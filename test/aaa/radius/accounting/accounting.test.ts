@@ -19,7 +19,7 @@ import {
   textOf,
   u32Of,
 } from '../../../../lib/aaa/radius/wire/attributes.ts'
-import type { Session } from '../../../../lib/aaa/session.ts'
+import type { Session, SessionAddresses } from '../../../../lib/aaa/session.ts'
 import { isRefusal, SessionRegistry } from '../../../../lib/aaa/session-registry.ts'
 import { ManualClock } from '../../../../lib/core/clock.ts'
 import { silentLogger } from '../../../../lib/core/log.ts'
@@ -121,7 +121,11 @@ class World {
     })
   }
 
-  dial(userName: string, authorization = {}): Session {
+  dial(
+    userName: string,
+    authorization = {},
+    addresses: SessionAddresses = { ipv4: 0x0a09_0909 },
+  ): Session {
     const admitted = this.sessions.admit({
       protocol: 'sstp',
       peerAddress: '198.51.100.7',
@@ -131,7 +135,7 @@ class World {
     if (isRefusal(admitted)) throw new Error(admitted.reason)
     const admittedSession = admitted
     admittedSession.authorize({ userName, ...authorization })
-    admittedSession.up({ ipv4: 0x0a09_0909 }, () => ({
+    admittedSession.up(addresses, () => ({
       receivedPackets: 10,
       receivedBytes: 5 * 2 ** 32 + 7,
       sentPackets: 20,
@@ -154,6 +158,44 @@ class World {
     )
   }
 }
+
+t.test('a Start waits a while for the IPv4 address, and tells when the session was up', async t => {
+  const prefix = { address: new Uint8Array(16), prefixLength: 64 }
+  const world = new World(folder(t))
+  const accountant = await world.open()
+  const upAtMs = world.wallClock.now().getTime()
+  const soon = world.dial('soon', {}, { ipv6: prefix })
+  world.dial('never', {}, { ipv6: prefix }).end('user-request')
+  const late = world.dial('late', {}, { ipv6: prefix })
+  await world.pass(1500)
+  soon.addAddresses({ ipv4: 0x0a09_0901 })
+  soon.addAddresses({ ipv6: prefix })
+  await world.pass(1500)
+  late.addAddresses({ ipv4: 0x0a09_0902 })
+  soon.end('user-request')
+  await world.settled(accountant)
+  const said = world.backend.confirmed.map(({ attributes }, index) => {
+    const address = u32Of(attributes, 'Framed-IP-Address')
+    return `${world.backend.said()[index]} ${address === undefined ? '-' : address & 0xff}`
+  })
+  t.same(said.length, 1 + 6)
+  t.same(
+    new Set(said.slice(1)),
+    new Set([
+      'never start -',
+      'never stop -',
+      'soon start 1',
+      'late start -',
+      'late interim 2',
+      'soon stop 1',
+    ]),
+  )
+  for (const { attributes } of world.backend.confirmed) {
+    if (u32Of(attributes, 'Acct-Status-Type') !== 1) continue
+    t.equal(u32Of(attributes, 'Event-Timestamp'), Math.floor(upAtMs / 1000))
+  }
+  await accountant.close(0)
+})
 
 t.test('a session is accounted from start to stop, with what RADIUS gave', async t => {
   const world = new World(folder(t))
