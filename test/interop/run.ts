@@ -3,9 +3,8 @@
  * runs the cases whose names start so. The last line is `N passed, N failed`; the exit code is 1 when
  * something failed. Logs of a failed run are kept, and their place is said.
  */
-import { messageOf } from '../../lib/core/errors.ts'
 import { ikev2Cases } from './ikev2-cases.ts'
-import { CaseContext } from './interop-case.ts'
+import { CaseContext, type InteropCase } from './interop-case.ts'
 import { l2tpCases } from './l2tp-cases.ts'
 import { TestCa } from './lab/certificates.ts'
 import { Lab } from './lab/lab.ts'
@@ -19,6 +18,35 @@ function say(text: string): void {
   process.stdout.write(`${text}\n`)
 }
 
+/** Most of a case is waiting, so several run side by side, each lane in a lab of its own. */
+const lanes = 2
+
+class Lane {
+  readonly #lab = new Lab()
+  readonly #ca = new TestCa(this.#lab.folder)
+  #closing: Promise<void> | undefined
+  passed = 0
+  failed = 0
+
+  /** Takes cases from `queue` until it is empty. Never rejects. */
+  async run(queue: InteropCase[]): Promise<void> {
+    for (let one = queue.shift(); one !== undefined; one = queue.shift()) {
+      const context = new CaseContext(one.name, this.#lab, this.#ca, say)
+      await context.check('runs to its end', () => one.run(context))
+      await context.finish()
+      this.passed += context.passed
+      this.failed += context.failed
+    }
+  }
+
+  /** Leaves the logs where something failed. */
+  close(): Promise<void> {
+    this.#closing ??= this.#lab.close(this.failed > 0)
+    if (this.failed > 0) say(`logs are in ${this.#lab.folder}`)
+    return this.#closing
+  }
+}
+
 async function main(names: readonly string[]): Promise<number> {
   const chosen = allCases.filter(
     ({ name }) => names.length === 0 || names.some(wanted => name.startsWith(wanted)),
@@ -28,42 +56,18 @@ async function main(names: readonly string[]): Promise<number> {
     return 2
   }
   await setUpLab(say)
-  const lab = new Lab()
-  let [passed, failed] = [0, 0]
-  let isClosed = false
-  const close = async (isKept: boolean) => {
-    if (isClosed) return
-    isClosed = true
-    await lab.close(isKept)
-  }
+  const running = chosen.slice(0, lanes).map(() => new Lane())
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => {
       say(`interop: ${signal}, cleaning up`)
-      void close(false).finally(() => process.exit(130))
+      void Promise.all(running.map(lane => lane.close())).finally(() => process.exit(130))
     })
   }
-  try {
-    const ca = new TestCa(lab.folder)
-    for (const one of chosen) {
-      const context = new CaseContext(one.name, lab, ca, say)
-      try {
-        await one.run(context)
-      } catch (error) {
-        await context.check('runs to its end', () => {
-          throw error
-        })
-      }
-      await context.finish()
-      passed += context.passed
-      failed += context.failed
-    }
-  } catch (error) {
-    failed++
-    say(`interop: ${messageOf(error)}`)
-  } finally {
-    await close(failed > 0)
-  }
-  if (failed > 0) say(`logs are in ${lab.folder}`)
+  await Promise.all(running.map(lane => lane.run(chosen)))
+  await Promise.all(running.map(lane => lane.close()))
+  const sum = (counts: number[]) => counts.reduce((a, b) => a + b, 0)
+  const passed = sum(running.map(lane => lane.passed))
+  const failed = sum(running.map(lane => lane.failed))
   say(`${passed} passed, ${failed} failed`)
   return failed === 0 ? 0 : 1
 }

@@ -1,5 +1,5 @@
 /** The built server, started as a user would start it, in the server's namespace of the lab. */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { closeSync, openSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -77,7 +77,7 @@ export class ServerProcess {
     this.#process = child
     for (let waitedMs = 0; waitedMs < startTimeoutMs; waitedMs += 200) {
       if (child.exitCode !== null) break
-      if (this.#answers()) return
+      if (await this.#answers()) return
       await delay(200)
     }
     await this.kill()
@@ -118,22 +118,11 @@ export class ServerProcess {
     return readFileSync(this.logFile, 'utf8').split('\n').slice(-15).join('\n')
   }
 
-  #answers(): boolean {
-    try {
-      const args = [
-        'netns',
-        'exec',
-        this.#lab.server,
-        process.execPath,
-        program,
-        'status',
-        '--json',
-      ]
-      execFileSync('ip', [...args, '--config', this.#config], { stdio: 'ignore' })
-      return true
-    } catch {
-      return false
-    }
+  /** Asked without blocking: other cases run beside this one. */
+  #answers(): Promise<boolean> {
+    const enter = ['netns', 'exec', this.#lab.server, process.execPath, program]
+    const args = [...enter, 'status', '--json', '--config', this.#config]
+    return new Promise(resolve => execFile('ip', args, error => resolve(error === null)))
   }
 
   async #end(signal: NodeJS.Signals): Promise<void> {

@@ -28,8 +28,12 @@ export const tunnel = {
   ipv6: 'fd77::/48',
 } as const
 
+/** Of this process. */
+let labs = 0
+
 export class Lab {
   readonly folder: string
+  readonly #prefix = `oi${process.pid}x${labs++}`
   readonly server: string
   readonly wan: string
   readonly beyond: string
@@ -39,7 +43,7 @@ export class Lab {
   #hasHome = false
 
   constructor() {
-    const prefix = `oi${process.pid}`
+    const prefix = this.#prefix
     this.folder = mkdtempSync(join(tmpdir(), 'openras-interop-'))
     this.server = `${prefix}-srv`
     this.wan = `${prefix}-wan`
@@ -74,7 +78,7 @@ export class Lab {
     const folder = join(this.folder, `guest${number}`)
     mkdirSync(folder)
     const guest = Guest.boot({
-      name: `openras-${process.pid}-${number}`,
+      name: `${this.#prefix}-${number}`,
       folder,
       namespace: this.wan,
       bridge: 'br0',
@@ -93,7 +97,7 @@ export class Lab {
     const folder = join(this.folder, `guest${number}`)
     mkdirSync(folder)
     const guest = Guest.boot({
-      name: `openras-${process.pid}-${number}`,
+      name: `${this.#prefix}-${number}`,
       folder,
       namespace: this.home,
       bridge: 'br0',
