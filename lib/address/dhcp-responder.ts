@@ -31,7 +31,14 @@ export interface DhcpSettings {
   readonly routes: readonly Ipv4Network[]
 }
 
-export class DhcpResponder {
+/** Who answers a client's questions to DHCP servers. */
+export interface DhcpLink {
+  /** The packet to answer an IP packet of the link with, if there is one already. */
+  answer(packet: Uint8Array): Uint8Array | undefined
+  close?(): void
+}
+
+export class DhcpResponder implements DhcpLink {
   /** What was answered and what was not, by reason. */
   readonly counters: Counters
   readonly #settings: DhcpSettings

@@ -103,6 +103,17 @@ export const documentSchema = z
         .string()
         .regex(/^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$/, {
           error: 'expected a host name, such as vpn.example.net',
+const dhcpSchema = z.strictObject({
+  servers: z.array(field.ipv4Address).min(1).max(8).describe('All are asked'),
+  relay: field.ipv4Address
+    .optional()
+    .describe('Ours, that they answer to; absent: the one that leads to the first of them'),
+  inform: z
+    .enum(['answer', 'relay'])
+    .default('answer')
+    .describe('DHCPINFORM of clients: answered here, or passed on to the servers'),
+})
+
         })
         .optional()
         .describe("The name that clients dial; this machine's host name when absent"),
@@ -401,6 +412,9 @@ export const documentSchema = z
         .optional()
         .describe(
           'Where the commands reach the server; absent: control.sock in the state directory',
+      dhcp: dhcpSchema
+        .optional()
+        .describe('Addresses come from DHCP servers, which give them out of addresses.ipv4'),
         ),
     }),
   })

@@ -173,6 +173,12 @@ export interface Config {
     /** Absent: whatever interface the kernel's routes choose. */
     readonly interface?: string
   }
+    /** Absent: addresses are ours to give. Host order. */
+    readonly dhcp?: {
+      readonly servers: readonly number[]
+      readonly relayAddress?: number
+      readonly relaysInform: boolean
+    }
   readonly limits: {
     readonly sessions: number
     readonly sessionsPerUser: number
@@ -295,6 +301,7 @@ export function resolveConfig(document: ConfigDocument): Config {
       sessionsPerProtocol: new Map(
         Object.entries(limits.perProtocol).map(([protocol, count]) => [protocol, orNone(count)]),
       ),
+      ...(addresses.dhcp !== undefined && { dhcp: resolveDhcp(addresses.dhcp) }),
       idleTimeoutMs: orNone(limits.idleTimeoutSeconds * 1000),
       sessionTimeoutMs: orNone(limits.sessionTimeoutSeconds * 1000),
     },
@@ -320,6 +327,18 @@ function resolveEap(eap: ConfigDocument['eap']): Config['eap'] {
 /** What no single field can say: `report` is called for each contradiction between fields. */
 export function checkTogether(
   document: ConfigDocument,
+function resolveDhcp({
+  servers,
+  relay,
+  inform,
+}: NonNullable<ConfigDocument['addresses']['dhcp']>): NonNullable<Config['addresses']['dhcp']> {
+  return {
+    servers,
+    ...(relay !== undefined && { relayAddress: relay }),
+    relaysInform: inform === 'relay',
+  }
+}
+
   report: (path: readonly PathKey[], message: string) => void,
 ): void {
   const { addresses, eap, tun, users = [], state } = document
@@ -343,6 +362,9 @@ export function checkTogether(
   })
   const ranges = [...addresses.ipv4]
   for (const [name, pool] of Object.entries(addresses.pools)) {
+  if (addresses.dhcp !== undefined && addresses.ipv4.length === 0) {
+    report(['addresses', 'ipv4'], 'expected the networks that the servers of addresses.dhcp serve')
+  }
     pool.ipv4.forEach((range, i) => {
       const path = ['addresses', 'pools', name, 'ipv4', i] as const
       if (ranges.some(({ first, last }) => first <= range.last && range.first <= last)) {

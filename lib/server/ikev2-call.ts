@@ -8,7 +8,8 @@ import type { ProofFacts } from '../aaa/policy/access-policies.ts'
 import type { Session, SessionUsage } from '../aaa/session.ts'
 import { isRefusal, type SessionRegistry } from '../aaa/session-registry.ts'
 import type { UserStore } from '../aaa/users/user-store.ts'
-import { DhcpResponder } from '../address/dhcp-responder.ts'
+import type { InformRelay } from '../address/dhcp/inform-relay.ts'
+import { type DhcpLink, DhcpResponder } from '../address/dhcp-responder.ts'
 import type { Ipv4Lease } from '../address/ipv4-pool.ts'
 import type { Ipv4Leases } from '../address/ipv4-pools.ts'
 import type { Ipv6Pool } from '../address/ipv6-pool.ts'
@@ -42,6 +43,8 @@ export interface Ikev2CallServices {
   readonly ipv4Pool: Ipv4Leases
   readonly ipv6Pool: Ipv6Pool | undefined
   readonly wallClock: WallClock
+  /** Who answers DHCPINFORM instead of us. */
+  readonly informRelay?: InformRelay
   readonly config: Config
   readonly settings: ResponderSettings
   readonly limits: TunnelLimits
@@ -88,6 +91,7 @@ class Ikev2Call implements AcceptedCall {
   #certificate: ProofFacts['certificate']
   #site: SiteConfig | undefined
   #isOver = false
+  #dhcp: DhcpLink | undefined
 
   constructor(path: Path, sessionId: string, services: Ikev2CallServices) {
     this.#path = path
@@ -336,21 +340,16 @@ class Ikev2Call implements AcceptedCall {
     const session = this.#session
     const connection = this.#connection
     if (session === undefined || connection === undefined) return
-    const { config } = this.#services
     const port = this.#services.dataplane.attach({
       label: `ikev2/${session.number}`,
       sink: connection.tunnel,
       // The tunnel has no link layer: there are no neighbours to talk to, but there is DHCP.
       onLinkPacket: bytes => {
-        const answer = dhcp?.answer(bytes)
+        const answer = this.#dhcp?.answer(bytes)
         if (answer === undefined) connection.counters.count('link-packet')
         else port.transmit(answer)
       },
     })
-    const dhcp =
-      this.#ipv4 === undefined
-        ? undefined
-        : new DhcpResponder(dhcpSettings(config), this.#ipv4, connection.counters)
     this.#port = port
     if (this.#ipv4 !== undefined) port.addIpv4(this.#ipv4)
     if (this.#ipv6 !== undefined) port.addIpv6(this.#ipv6.address, this.#ipv6.prefixLength)
@@ -412,6 +411,7 @@ function hostOf({ address, prefixLength }: Ipv6Network) {
 }
 
 /** Undefined when it cannot be read: no condition of a policy holds for it then. */
+    if (this.#ipv4 !== undefined) this.#dhcp = this.#dhcpLink(this.#ipv4, port, connection)
 function certificateNames(der: Uint8Array | undefined): ProofFacts['certificate'] {
   try {
     if (der === undefined) return undefined
@@ -421,3 +421,12 @@ function certificateNames(der: Uint8Array | undefined): ProofFacts['certificate'
     return undefined
   }
 }
+  #dhcpLink(client: number, port: Port, { counters }: IkeConnection): DhcpLink {
+    const { config, informRelay } = this.#services
+    return (
+      informRelay?.link(client, packet => port.transmit(packet)) ??
+      new DhcpResponder(dhcpSettings(config), client, counters)
+    )
+  }
+
+    this.#dhcp?.close?.()

@@ -113,5 +113,6 @@ function callServices(
       ...(services.relayedEap !== undefined && { relayedEap: services.relayedEap }),
     }),
     limits: tunnelLimits(config),
+    ...(services.informRelay !== undefined && { informRelay: services.informRelay }),
   }
 }

@@ -7,7 +7,8 @@ import type { ProofFacts } from '../aaa/policy/access-policies.ts'
 import type { Session } from '../aaa/session.ts'
 import { isRefusal, type SessionRegistry } from '../aaa/session-registry.ts'
 import { userKey } from '../aaa/users/user-store.ts'
-import { DhcpResponder, type DhcpSettings } from '../address/dhcp-responder.ts'
+import type { InformRelay } from '../address/dhcp/inform-relay.ts'
+import { type DhcpLink, DhcpResponder, type DhcpSettings } from '../address/dhcp-responder.ts'
 import type { Ipv4Lease } from '../address/ipv4-pool.ts'
 import type { Ipv4Leases } from '../address/ipv4-pools.ts'
 import type { Ipv6Pool } from '../address/ipv6-pool.ts'
@@ -37,6 +38,8 @@ export interface CallServices extends LinkServices {
   readonly eapMethods?: readonly EapServerMethodMaker[]
   readonly ipv4Pool: Ipv4Leases
   readonly ipv6Pool: Ipv6Pool | undefined
+  /** Who answers DHCPINFORM instead of us. */
+  readonly informRelay?: InformRelay
   readonly settings: CallSettings
 }
 
@@ -100,7 +103,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
   #isIpv6Leased = false
   #hasNetwork = false
   #ipv6Link: Ipv6Link | undefined
-  #dhcp: DhcpResponder | undefined
+  #dhcp: DhcpLink | undefined
 
   constructor(carrier: Carrier, services: CallServices) {
     this.#carrier = carrier
@@ -209,9 +212,8 @@ class PppCall implements PppLinkOwner, WheelEntry {
   openIpv4(port: Port, up: Ipv4Up): void {
     port.addIpv4(up.peerAddress)
     this.#session?.bind(port)
-    const { dhcp } = this.#services.settings
-    if (dhcp !== undefined)
-      this.#dhcp = new DhcpResponder(dhcp, up.peerAddress, this.#link.counters)
+    this.#dhcp?.close?.()
+    this.#dhcp = this.#dhcpLink(up.peerAddress)
     this.#up({ ipv4: up.peerAddress })
   }
 
@@ -235,6 +237,15 @@ class PppCall implements PppLinkOwner, WheelEntry {
   }
 
   linkPacket(bytes: Uint8Array): void {
+  #dhcpLink(client: number): DhcpLink | undefined {
+    const { settings, informRelay } = this.#services
+    const { dhcp } = settings
+    if (informRelay !== undefined) {
+      return informRelay.link(client, packet => this.#link.transmit(packet))
+    }
+    return dhcp && new DhcpResponder(dhcp, client, this.#link.counters)
+  }
+
     const answer = this.#dhcp?.answer(bytes)
     if (answer !== undefined) this.#link.transmit(answer)
     else this.#ipv6Link?.receive(bytes)
@@ -398,6 +409,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
     wheel.cancel(this)
     this.#ipv6Link?.close()
     if (this.#ipv4 !== undefined) ipv4Pool.release(this.#ipv4)
+    this.#dhcp?.close?.()
     if (this.#ipv6 !== undefined && this.#isIpv6Leased) ipv6Pool?.release(this.#ipv6)
     const dropped = { ...this.#link.counters.toJSON(), ...this.#link.dataPathCounters }
     this.#session?.log.debug(

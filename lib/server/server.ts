@@ -1,5 +1,4 @@
 /** The composition root: the one place that knows everybody. Start, status, reload, stop. */
-import { join } from 'node:path'
 import type { Authenticator } from '../aaa/authenticator.ts'
 import { FilterCatalogue } from '../aaa/filter-catalogue.ts'
 import { LocalAuthenticator } from '../aaa/local-authenticator.ts'
@@ -12,16 +11,14 @@ import { ConfigUserStore } from '../aaa/users/config-user-store.ts'
 import { SqliteUserStore } from '../aaa/users/sqlite-user-store.ts'
 import type { UserStore } from '../aaa/users/user-store.ts'
 import { networksOf } from '../address/ipv4-pool.ts'
-import { Ipv4Pools } from '../address/ipv4-pools.ts'
-import { Ipv6Pool } from '../address/ipv6-pool.ts'
-import { readLeases, writeLeases } from '../address/lease-file.ts'
 import { ensureStateDirectory } from '../config/state-directory.ts'
 import type { AuthMethodName, Config, Ipv4Range } from '../config.ts'
 import { systemClock } from '../core/clock.ts'
 import { messageOf } from '../core/errors.ts'
+import { formatIpv4 } from '../core/ip-address.ts'
 import type { Logger } from '../core/log.ts'
 import { systemRandom } from '../core/random.ts'
-import { TimerWheel, type WheelEntry } from '../core/timers.ts'
+import { TimerWheel } from '../core/timers.ts'
 import type { DataplaneStatus } from '../dataplane/dataplane.ts'
 import { createMemoryDataplane, type Dataplane, openDataplane } from '../dataplane/index.ts'
 import { EapAuthenticator } from '../eap/authenticator.ts'
@@ -31,6 +28,7 @@ import type { AuthenticationProtocol } from '../ppp/settings.ts'
 import type { PptpListener, PptpStatus } from '../pptp/index.ts'
 import { Forwarding, type ForwardingStatus, TunInterface } from '../routing/index.ts'
 import { SstpListener, type SstpStatus } from '../sstp/index.ts'
+import { AddressService, type DhcpStatus } from './address-service.ts'
 import { makeBundles } from './bundles.ts'
 import { dhcpSettings } from './client-networks.ts'
 import { makeEapMethods, proofMethods } from './eap-methods.ts'
@@ -57,6 +55,7 @@ export interface ServerStatus {
   readonly pptp?: PptpStatus
   readonly ikev2?: Ikev2Status
   readonly radius?: RadiusStatus
+  readonly dhcp?: DhcpStatus
   readonly sessions: readonly SessionStatus[]
   readonly dataplane: DataplaneStatus
   readonly forwarding?: ForwardingStatus
@@ -85,9 +84,6 @@ const protocolOf: Record<AuthMethodName, AuthenticationProtocol> = {
   pap: 'pap',
 }
 
-/** Leases are written this long after a session came or went, ms. */
-const leaseWriteDelayMs = 5000
-
 export class Server {
   readonly #log: Logger
   readonly #clock = systemClock
@@ -98,8 +94,7 @@ export class Server {
   readonly #tun: TunInterface | undefined
   readonly #forwarding: Forwarding | undefined
   readonly #services: Mutable<CallServices>
-  readonly #ipv4Pools: Ipv4Pools
-  readonly #leaseWriter: WheelEntry
+  readonly #addresses: AddressService
   readonly #radius: RadiusService
   readonly #onDeviceLost: (reason: string) => void
   #config: Config
@@ -138,14 +133,6 @@ export class Server {
     const isKernel = tun.backend !== 'memory'
     this.#tun = isKernel ? new TunInterface(this.#dataplane.status().tunName) : undefined
     this.#forwarding = isKernel ? new Forwarding() : undefined
-    this.#ipv4Pools = new Ipv4Pools({
-      ranges: config.addresses.ipv4,
-      pools: config.addresses.pools,
-      exclude: config.addresses.exclude,
-      serverAddress: config.addresses.server,
-      reserved: () => this.#users.fixedAddresses(),
-      isRequestable: config.addresses.isRequestable,
-    })
     const radiusServices = {
       sessions: this.#sessions,
       clock: this.#clock,
@@ -160,21 +147,23 @@ export class Server {
       random: systemRandom,
     }
     const bundles = makeBundles(config, parts)
+    const addressServices = {
+      ...parts,
+      fixedAddresses: () => this.#users.fixedAddresses(),
+      onLost: (address: number) => this.#loseAddress(address),
+    }
+    this.#addresses = new AddressService(config, addressServices, log)
     this.#services = {
       ...parts,
       ...(bundles !== undefined && { bundles }),
       sessions: this.#sessions,
       authenticator: this.#makeAuthenticator(),
-      ipv4Pool: this.#ipv4Pools,
-      ipv6Pool: config.addresses.ipv6 && new Ipv6Pool(config.addresses.ipv6),
+      ipv4Pool: this.#addresses,
+      ipv6Pool: this.#addresses.ipv6Pool,
       settings: callSettings(config),
     }
-    const { ipv4, ipv6 } = readLeases(this.#leasePath)
-    this.#ipv4Pools.restore(ipv4)
-    this.#services.ipv6Pool?.restore(ipv6)
-    this.#leaseWriter = { onDeadline: () => this.#writeLeases() }
     this.#sessions.observe(() => {
-      this.#wheel.schedule(this.#leaseWriter, this.#clock.nowMs() + leaseWriteDelayMs)
+      this.#addresses.noteChange()
       this.#routeSessions()
     })
     this.#sessions.observeChanges(() => this.#routeSessions())
@@ -187,6 +176,7 @@ export class Server {
       await this.#openNetwork()
       this.#dataplane.start()
       await this.#radius.start()
+      await this.#startAddresses()
       await this.#listen()
     } catch (error) {
       await this.stop()
@@ -200,6 +190,7 @@ export class Server {
 
   status(): ServerStatus {
     const radius = this.#radius.status()
+    const dhcp = this.#addresses.status()
     return {
       name: this.#config.server.name,
       version: productVersion,
@@ -211,6 +202,7 @@ export class Server {
       ...(this.#pptp !== undefined && { pptp: this.#pptp.status() }),
       ...(this.#ikev2 !== undefined && { ikev2: this.#ikev2.status() }),
       ...(radius !== undefined && { radius }),
+      ...(dhcp !== undefined && { dhcp }),
       sessions: this.#sessions.list(),
       dataplane: this.#dataplane.status(),
       ...(this.#forwardingStatus !== undefined && { forwarding: this.#forwardingStatus }),
@@ -337,14 +329,27 @@ export class Server {
     ])
     await this.#attempt('ipsec', () => this.#ipsec?.close())
     await this.#attempt('radius', () => this.#radius.stop())
+    await this.#attempt('addresses', () => this.#addresses.stop())
     this.#dataplane.flush()
     await this.#routing
     await this.#attempt('forwarding', () => this.#forwarding?.revert())
     await this.#attempt('tun', () => this.#tun?.teardown())
     this.#dataplane.stop()
     this.#wheel.stop()
-    this.#writeLeases()
     this.#log.info({ event: 'stopped' }, 'server stopped')
+  }
+
+  async #startAddresses(): Promise<void> {
+    await this.#addresses.start()
+    const { informRelay } = this.#addresses
+    if (informRelay !== undefined) this.#services.informRelay = informRelay
+  }
+
+  /** Its DHCP server gives it to somebody else. */
+  #loseAddress(address: number): void {
+    const text = formatIpv4(address)
+    const [lost] = this.#sessions.list().filter(({ ipv4 }) => ipv4 === text)
+    if (lost !== undefined) this.#sessions.disconnect(lost.id, 'no-address')
   }
 
   async #openNetwork(): Promise<void> {
@@ -478,22 +483,6 @@ export class Server {
   #loseDevice(reason: string): void {
     this.#log.error({ event: 'tun-lost', reason }, 'the tun device is gone')
     this.#onDeviceLost(reason)
-  }
-
-  get #leasePath(): string {
-    return join(this.#config.state.directory, 'leases.json')
-  }
-
-  #writeLeases(): void {
-    const { ipv6Pool } = this.#services
-    try {
-      writeLeases(this.#leasePath, {
-        ipv4: this.#ipv4Pools.history(),
-        ipv6: ipv6Pool?.history() ?? [],
-      })
-    } catch (error) {
-      this.#log.warn({ event: 'leases-unwritten', reason: messageOf(error) }, 'leases not written')
-    }
   }
 
   /** On the way down one failure must not keep the next step from happening. */

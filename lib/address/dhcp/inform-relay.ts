@@ -4,6 +4,7 @@
  */
 import type { Clock } from '../../core/clock.ts'
 import { Counters, faultName } from '../../core/faults.ts'
+import type { DhcpLink } from '../dhcp-responder.ts'
 import {
   CLIENT_PORT,
   checkDhcpRequest,
@@ -36,13 +37,6 @@ export interface InformRelayOptions {
   readonly send: (bytes: Uint8Array) => void
 }
 
-/** The part of one session. */
-export interface InformLink {
-  /** Takes what is for a DHCP server; the answer comes by `transmit`. */
-  answer(packet: Uint8Array): undefined
-  close(): void
-}
-
 interface Waiting {
   readonly transmit: (packet: Uint8Array) => void
   /** Of its last question; undefined once it was answered. */
@@ -59,7 +53,8 @@ export class InformRelay {
     this.#options = options
   }
 
-  link(clientAddress: number, transmit: (packet: Uint8Array) => void): InformLink {
+  /** The part of one session: takes what is for a DHCP server; the answer comes by `transmit`. */
+  link(clientAddress: number, transmit: (packet: Uint8Array) => void): Required<DhcpLink> {
     const waiting: Waiting = {
       transmit,
       transactionId: undefined,
