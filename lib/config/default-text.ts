@@ -227,6 +227,12 @@ addresses:
   # Networks that a split tunnel leads to: Windows asks for them by DHCP inside the tunnel, other
   # IKEv2 clients see them in the traffic selectors. None of a family: everywhere.
   routes: ${list(defaults.addresses.routes)}
+  # Addresses come from DHCP servers instead, which have a scope in the networks of ipv4; we are the relay
+  # agent of our clients and tell by server (RFC 3527) which scope it is. relay: our address that they
+  # answer to, UDP 67; without it the one that leads to the first of them. inform: relay passes on what
+  # Windows asks inside the tunnel, answer answers it here. Users with an address of their own and named
+  # pools are served here as ever.
+  # dhcp: {servers: [192.0.2.67], relay: 192.0.2.1, inform: answer}
   # Whether clients may ask for an address of their own choice out of the ranges.
   requestable: ${defaults.addresses.requestable}
 
@@ -240,12 +246,6 @@ nat:
   interface: ${defaults.nat.interface}
 
 # 0 is no limit.
-  # Addresses come from DHCP servers instead, which have a scope in the networks of ipv4; we are the relay
-  # agent of our clients and tell by server (RFC 3527) which scope it is. relay: our address that they
-  # answer to, UDP 67; without it the one that leads to the first of them. inform: relay passes on what
-  # Windows asks inside the tunnel, answer answers it here. Users with an address of their own and named
-  # pools are served here as ever.
-  # dhcp: {servers: [192.0.2.67], relay: 192.0.2.1, inform: answer}
 limits:
   sessions: ${defaults.limits.sessions}
   perUser: ${defaults.limits.perUser}

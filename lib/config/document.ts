@@ -96,13 +96,6 @@ const addressPool = z
   })
   .meta({ description: 'A pool of addresses' })
 
-export const documentSchema = z
-  .strictObject({
-    server: section('The server as a whole', {
-      name: z
-        .string()
-        .regex(/^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$/, {
-          error: 'expected a host name, such as vpn.example.net',
 const dhcpSchema = z.strictObject({
   servers: z.array(field.ipv4Address).min(1).max(8).describe('All are asked'),
   relay: field.ipv4Address
@@ -114,6 +107,13 @@ const dhcpSchema = z.strictObject({
     .describe('DHCPINFORM of clients: answered here, or passed on to the servers'),
 })
 
+export const documentSchema = z
+  .strictObject({
+    server: section('The server as a whole', {
+      name: z
+        .string()
+        .regex(/^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$/, {
+          error: 'expected a host name, such as vpn.example.net',
         })
         .optional()
         .describe("The name that clients dial; this machine's host name when absent"),
@@ -375,6 +375,9 @@ const dhcpSchema = z.strictObject({
         .describe(
           'Networks that clients reach through the tunnel, when they split; none of a family: all',
         ),
+      dhcp: dhcpSchema
+        .optional()
+        .describe('Addresses come from DHCP servers, which give them out of addresses.ipv4'),
       requestable: z
         .boolean()
         .default(defaults.addresses.requestable)
@@ -412,9 +415,6 @@ const dhcpSchema = z.strictObject({
         .optional()
         .describe(
           'Where the commands reach the server; absent: control.sock in the state directory',
-      dhcp: dhcpSchema
-        .optional()
-        .describe('Addresses come from DHCP servers, which give them out of addresses.ipv4'),
         ),
     }),
   })

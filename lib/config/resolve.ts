@@ -165,6 +165,12 @@ export interface Config {
     readonly domain?: string
     /** Where a split tunnel leads; a family without a network: everywhere. */
     readonly routes: readonly IpNetwork[]
+    /** Absent: addresses are ours to give. Host order. */
+    readonly dhcp?: {
+      readonly servers: readonly number[]
+      readonly relayAddress?: number
+      readonly relaysInform: boolean
+    }
     readonly isRequestable: boolean
   }
   readonly access: 'all' | 'serveronly'
@@ -173,12 +179,6 @@ export interface Config {
     /** Absent: whatever interface the kernel's routes choose. */
     readonly interface?: string
   }
-    /** Absent: addresses are ours to give. Host order. */
-    readonly dhcp?: {
-      readonly servers: readonly number[]
-      readonly relayAddress?: number
-      readonly relaysInform: boolean
-    }
   readonly limits: {
     readonly sessions: number
     readonly sessionsPerUser: number
@@ -287,6 +287,7 @@ export function resolveConfig(document: ConfigDocument): Config {
       winsIpv4: addresses.wins,
       ...(addresses.domain !== undefined && { domain: addresses.domain }),
       routes: addresses.routes,
+      ...(addresses.dhcp !== undefined && { dhcp: resolveDhcp(addresses.dhcp) }),
       isRequestable: addresses.requestable,
     },
     access: document.access,
@@ -301,7 +302,6 @@ export function resolveConfig(document: ConfigDocument): Config {
       sessionsPerProtocol: new Map(
         Object.entries(limits.perProtocol).map(([protocol, count]) => [protocol, orNone(count)]),
       ),
-      ...(addresses.dhcp !== undefined && { dhcp: resolveDhcp(addresses.dhcp) }),
       idleTimeoutMs: orNone(limits.idleTimeoutSeconds * 1000),
       sessionTimeoutMs: orNone(limits.sessionTimeoutSeconds * 1000),
     },
@@ -310,6 +310,18 @@ export function resolveConfig(document: ConfigDocument): Config {
       directory: state.directory,
       controlSocket: state.controlSocket ?? join(state.directory, defaultControlSocketName),
     },
+  }
+}
+
+function resolveDhcp({
+  servers,
+  relay,
+  inform,
+}: NonNullable<ConfigDocument['addresses']['dhcp']>): NonNullable<Config['addresses']['dhcp']> {
+  return {
+    servers,
+    ...(relay !== undefined && { relayAddress: relay }),
+    relaysInform: inform === 'relay',
   }
 }
 
@@ -327,18 +339,6 @@ function resolveEap(eap: ConfigDocument['eap']): Config['eap'] {
 /** What no single field can say: `report` is called for each contradiction between fields. */
 export function checkTogether(
   document: ConfigDocument,
-function resolveDhcp({
-  servers,
-  relay,
-  inform,
-}: NonNullable<ConfigDocument['addresses']['dhcp']>): NonNullable<Config['addresses']['dhcp']> {
-  return {
-    servers,
-    ...(relay !== undefined && { relayAddress: relay }),
-    relaysInform: inform === 'relay',
-  }
-}
-
   report: (path: readonly PathKey[], message: string) => void,
 ): void {
   const { addresses, eap, tun, users = [], state } = document
@@ -347,6 +347,9 @@ function resolveDhcp({
   }
   if (addresses.ipv6 !== undefined && tun.mtu < 1280) {
     report(['tun', 'mtu'], 'expected at least 1280, since addresses.ipv6 is set (RFC 8200 §5)')
+  }
+  if (addresses.dhcp !== undefined && addresses.ipv4.length === 0) {
+    report(['addresses', 'ipv4'], 'expected the networks that the servers of addresses.dhcp serve')
   }
   if (addresses.ipv4.length === 0 && addresses.server === undefined) {
     report(['addresses', 'server'], 'expected an IPv4 address, since addresses.ipv4 is empty')
@@ -362,9 +365,6 @@ function resolveDhcp({
   })
   const ranges = [...addresses.ipv4]
   for (const [name, pool] of Object.entries(addresses.pools)) {
-  if (addresses.dhcp !== undefined && addresses.ipv4.length === 0) {
-    report(['addresses', 'ipv4'], 'expected the networks that the servers of addresses.dhcp serve')
-  }
     pool.ipv4.forEach((range, i) => {
       const path = ['addresses', 'pools', name, 'ipv4', i] as const
       if (ranges.some(({ first, last }) => first <= range.last && range.first <= last)) {

@@ -42,9 +42,9 @@ export interface Ikev2CallServices {
   readonly users?: () => UserStore
   readonly ipv4Pool: Ipv4Leases
   readonly ipv6Pool: Ipv6Pool | undefined
-  readonly wallClock: WallClock
   /** Who answers DHCPINFORM instead of us. */
   readonly informRelay?: InformRelay
+  readonly wallClock: WallClock
   readonly config: Config
   readonly settings: ResponderSettings
   readonly limits: TunnelLimits
@@ -83,6 +83,7 @@ class Ikev2Call implements AcceptedCall {
   #connection: IkeConnection | undefined
   #session: Session | undefined
   #port: Port | undefined
+  #dhcp: DhcpLink | undefined
   #ipv4: number | undefined
   #ipv6: Ipv6Network | undefined
   /** Ours to give back; a prefix of the authorization is not. */
@@ -91,7 +92,6 @@ class Ikev2Call implements AcceptedCall {
   #certificate: ProofFacts['certificate']
   #site: SiteConfig | undefined
   #isOver = false
-  #dhcp: DhcpLink | undefined
 
   constructor(path: Path, sessionId: string, services: Ikev2CallServices) {
     this.#path = path
@@ -351,6 +351,7 @@ class Ikev2Call implements AcceptedCall {
       },
     })
     this.#port = port
+    if (this.#ipv4 !== undefined) this.#dhcp = this.#dhcpLink(this.#ipv4, port, connection)
     if (this.#ipv4 !== undefined) port.addIpv4(this.#ipv4)
     if (this.#ipv6 !== undefined) port.addIpv6(this.#ipv6.address, this.#ipv6.prefixLength)
     for (const network of this.#site?.remoteNetworks ?? []) {
@@ -379,6 +380,14 @@ class Ikev2Call implements AcceptedCall {
     )
   }
 
+  #dhcpLink(client: number, port: Port, { counters }: IkeConnection): DhcpLink {
+    const { config, informRelay } = this.#services
+    return (
+      informRelay?.link(client, packet => port.transmit(packet)) ??
+      new DhcpResponder(dhcpSettings(config), client, counters)
+    )
+  }
+
   // The end
 
   #onClosed(cause: DisconnectCause, detail: string): void {
@@ -389,6 +398,7 @@ class Ikev2Call implements AcceptedCall {
     this.#session?.log.debug({ event: 'ike-closed', detail, dropped }, 'ike sa closed')
     // Its counters are read for the line down.
     this.#session?.end(cause)
+    this.#dhcp?.close?.()
     this.#port?.detach()
     if (this.#ipv4 !== undefined) ipv4Pool.release(this.#ipv4)
     if (this.#ipv6 !== undefined && this.#isIpv6Leased) ipv6Pool?.release(this.#ipv6)
@@ -411,7 +421,6 @@ function hostOf({ address, prefixLength }: Ipv6Network) {
 }
 
 /** Undefined when it cannot be read: no condition of a policy holds for it then. */
-    if (this.#ipv4 !== undefined) this.#dhcp = this.#dhcpLink(this.#ipv4, port, connection)
 function certificateNames(der: Uint8Array | undefined): ProofFacts['certificate'] {
   try {
     if (der === undefined) return undefined
@@ -421,12 +430,3 @@ function certificateNames(der: Uint8Array | undefined): ProofFacts['certificate'
     return undefined
   }
 }
-  #dhcpLink(client: number, port: Port, { counters }: IkeConnection): DhcpLink {
-    const { config, informRelay } = this.#services
-    return (
-      informRelay?.link(client, packet => port.transmit(packet)) ??
-      new DhcpResponder(dhcpSettings(config), client, counters)
-    )
-  }
-
-    this.#dhcp?.close?.()

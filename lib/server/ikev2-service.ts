@@ -102,6 +102,7 @@ function callServices(
     ...(users !== undefined && { users }),
     ipv4Pool: services.ipv4Pool,
     ipv6Pool: services.ipv6Pool,
+    ...(services.informRelay !== undefined && { informRelay: services.informRelay }),
     wallClock: systemWallClock,
     config,
     settings: responderSettings({
@@ -113,6 +114,5 @@ function callServices(
       ...(services.relayedEap !== undefined && { relayedEap: services.relayedEap }),
     }),
     limits: tunnelLimits(config),
-    ...(services.informRelay !== undefined && { informRelay: services.informRelay }),
   }
 }

@@ -236,7 +236,6 @@ class PppCall implements PppLinkOwner, WheelEntry {
     )
   }
 
-  linkPacket(bytes: Uint8Array): void {
   #dhcpLink(client: number): DhcpLink | undefined {
     const { settings, informRelay } = this.#services
     const { dhcp } = settings
@@ -246,6 +245,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
     return dhcp && new DhcpResponder(dhcp, client, this.#link.counters)
   }
 
+  linkPacket(bytes: Uint8Array): void {
     const answer = this.#dhcp?.answer(bytes)
     if (answer !== undefined) this.#link.transmit(answer)
     else this.#ipv6Link?.receive(bytes)
@@ -408,8 +408,8 @@ class PppCall implements PppLinkOwner, WheelEntry {
     const { ipv4Pool, ipv6Pool, wheel } = this.#services
     wheel.cancel(this)
     this.#ipv6Link?.close()
-    if (this.#ipv4 !== undefined) ipv4Pool.release(this.#ipv4)
     this.#dhcp?.close?.()
+    if (this.#ipv4 !== undefined) ipv4Pool.release(this.#ipv4)
     if (this.#ipv6 !== undefined && this.#isIpv6Leased) ipv6Pool?.release(this.#ipv6)
     const dropped = { ...this.#link.counters.toJSON(), ...this.#link.dataPathCounters }
     this.#session?.log.debug(
