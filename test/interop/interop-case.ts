@@ -41,6 +41,11 @@ export class CaseContext {
     }
   }
 
+  /** What is not checked, and why not. */
+  cannot(title: string, reason: string): void {
+    this.#say(`--      ${this.#name}: ${title}: ${reason}`)
+  }
+
   /** A server with a fresh certificate and state, started; stopped when the case is over. */
   async startServer(options: Omit<ServerOptions, 'certificate'> = {}): Promise<ServerProcess> {
     const certificate = this.ca.issue(this.#name, 1)

@@ -3,6 +3,7 @@
  * runs the cases whose names start so. The last line is `N passed, N failed`; the exit code is 1 when
  * something failed. Logs of a failed run are kept, and their place is said.
  */
+import { aaaCases } from './aaa-cases.ts'
 import { ikev2Cases } from './ikev2-cases.ts'
 import { CaseContext, type InteropCase } from './interop-case.ts'
 import { l2tpCases } from './l2tp-cases.ts'
@@ -10,9 +11,17 @@ import { TestCa } from './lab/certificates.ts'
 import { Lab } from './lab/lab.ts'
 import { setUpLab } from './lab/setup.ts'
 import { pptpCases } from './pptp-cases.ts'
+import { radiusCases } from './radius-cases.ts'
 import { sstpCases } from './sstp-cases.ts'
 
-const allCases = [...sstpCases, ...ikev2Cases, ...pptpCases, ...l2tpCases]
+const allCases = [
+  ...sstpCases,
+  ...ikev2Cases,
+  ...pptpCases,
+  ...l2tpCases,
+  ...radiusCases,
+  ...aaaCases,
+]
 
 function say(text: string): void {
   process.stdout.write(`${text}\n`)

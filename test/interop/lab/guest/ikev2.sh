@@ -56,18 +56,17 @@ charon_stop() {
   return 0
 }
 
-# user_connection SERVER AUTH USER PASSWORD [ESP]: a road warrior. AUTH: eap-mschapv2, eap-md5 or pubkey.
+# user_connection SERVER AUTH USER PASSWORD [ESP]: a road warrior. AUTH: pubkey or an EAP method: eap-tls.
 user_connection() {
   local certs='' id=$3
   cp /out/ca.crt /etc/swanctl/x509ca/
-  if [ "$2" = pubkey ]; then
+  local eap="eap_id = $3"
+  if [ "$2" = pubkey ] || [ "$2" = eap-tls ]; then
     cp /out/client.crt /etc/swanctl/x509/
     cp /out/client.key /etc/swanctl/private/
     certs='certs = client.crt'
-    eap=''
-  else
-    eap="eap_id = $3"
   fi
+  [ "$2" = pubkey ] && eap=''
   cat >/etc/swanctl/swanctl.conf <<CONF
 connections {
   lab {

@@ -1,0 +1,83 @@
+# What the AAA cases share: calls side by side, one for each way to log in; call N is the device pppN.
+# Sourced in the guest.
+. /lab/l2tp.sh
+modprobe -a ppp_mppe sch_netem 2>/dev/null
+
+# login N METHOD USER PASSWORD OPTION...: who call N is. METHOD: pap, chap, mschap-v2, eap-mschapv2, eap-tls.
+login() {
+  local number=$1 method=$2 user=$3 password=$4 certificate=()
+  shift 4
+  printf '"%s" * "%s" *\n' "$user" "$password" >>/etc/ppp/chap-secrets
+  cp /etc/ppp/chap-secrets /etc/ppp/pap-secrets
+  [ "$method" = eap-tls ] &&
+    certificate=('ca /out/ca.crt' 'cert /out/client.crt' 'key /out/client.key' need-peer-eap)
+  ppp_options "${method/#eap-*/eap}" "user $user" "unit $number" "logfile /out/ppp$number.log" \
+    'mtu 1400' 'mru 1400' "${certificate[@]}" "$@" >"/etc/ppp/options.call$number"
+}
+
+# sstp_call N SERVER
+sstp_call() {
+  # See sstp-up.sh for the delay.
+  tc qdisc replace dev vec0 root netem delay 2ms limit 10000
+  setsid sstpc --log-level 3 --log-stderr --ca-cert /out/ca.crt --ipparam "call$1" "$2" \
+    file "/etc/ppp/options.call$1" nodetach >"/out/client$1.log" 2>&1 &
+}
+
+# pptp_call N SERVER: further calls go over the control connection of the first, once that is there.
+pptp_call() {
+  local i
+  setsid pppd pty "pptp $2 --nolaunchpppd --loglevel 2 --nobuffer" \
+    file "/etc/ppp/options.call$1" nodetach >"/out/client$1.log" 2>&1 &
+  for i in $(seq 50); do
+    grep -q 'rcvd \[LCP' "/out/ppp$1.log" 2>/dev/null && break
+    sleep 0.1
+  done
+}
+
+# l2tp_calls SERVER N...: one xl2tpd for all of them.
+l2tp_calls() {
+  local server=$1 number i
+  shift
+  rm -rf /run/xl2tpd
+  mkdir -p /etc/xl2tpd /run/xl2tpd
+  printf '[global]\naccess control = no\nport = 1701\n' >/etc/xl2tpd/xl2tpd.conf
+  for number in "$@"; do
+    printf '%s\n' "[lac call$number]" "lns = $server" "pppoptfile = /etc/ppp/options.call$number" \
+      'length bit = yes' 'require authentication = no' 'ppp debug = yes' >>/etc/xl2tpd/xl2tpd.conf
+  done
+  setsid xl2tpd -D -c /etc/xl2tpd/xl2tpd.conf -C /run/xl2tpd/control >/out/client.log 2>&1 &
+  for i in $(seq 50); do
+    [ -p /run/xl2tpd/control ] && break
+    sleep 0.1
+  done
+  for number in "$@"; do
+    timeout 5 sh -c "echo 'c call$number' >/run/xl2tpd/control"
+    sleep 0.2
+  done
+}
+
+# has_call N: whether the call has an IPv4 address, within 20 s of the first question.
+has_call() {
+  [ -e /run/calls.since ] || date +%s >/run/calls.since
+  while [ $(($(date +%s) - $(cat /run/calls.since))) -lt 20 ]; do
+    ip -4 -o addr show dev "ppp$1" 2>/dev/null | grep -q inet && return 0
+    sleep 0.2
+  done
+  tail -n 40 "/out/ppp$1.log" "/out/client$1.log" /out/client.log 2>/dev/null
+  return 1
+}
+
+# calls_down: hangs up as pppd does when it is told to, and waits until all are gone.
+calls_down() {
+  local i name
+  pkill -TERM -x pppd
+  for i in $(seq 100); do
+    ip -o link | grep -q ': ppp' || break
+    sleep 0.1
+  done
+  for name in sstpc pptp xl2tpd; do pkill -TERM -x $name; done
+  sleep 0.3
+  for name in pppd sstpc pptp xl2tpd; do pkill -KILL -x $name; done
+  rm -f /etc/ppp/chap-secrets /etc/ppp/pap-secrets /run/calls.since /out/ppp?.log
+  ! ip -o link | grep -q ': ppp'
+}
