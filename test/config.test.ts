@@ -227,6 +227,9 @@ t.test('contradictions between fields are told too', async t => {
     ),
     [/:3: users\[1\]\.name: .*users\[0\]/, /:3: users\[1\]\.address: .*users\[0\]/],
   )
+  t.match(problemsOf('ikev2: {requirePostQuantumKey: true}'), [
+    /ikev2\.postQuantumKeys: expected a key/,
+  ])
   t.match(problemsOf(`state: {directory: /${'d'.repeat(100)}}`), [/socket path/])
 })
 

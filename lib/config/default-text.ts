@@ -64,6 +64,19 @@ ikev2:
   plainEsp: ${defaults.ikev2.plainEsp}
   # A TCP port for clients in networks that let no UDP through (RFC 9329, which has 4500). 0: not at all.
   tcpPort: ${defaults.ikev2.tcpPort}
+  # After the usual key exchange, with peers that propose one of these (RFC 9370), best first.
+  additionalKeyExchanges: ${list(defaults.ikev2.additionalKeyExchanges)}
+  # Keys that peers mix in beside certificate or preshared key (RFC 8784); with requirePostQuantumKey
+  # nobody else comes in, users of EAP neither.
+  # postQuantumKeys:
+  #   - {identity: branch-2026, key: a long random text}
+  requirePostQuantumKey: ${defaults.ikev2.requirePostQuantumKey}
+  # Peers may ask us not to sign, where the method of EAP proves both sides (RFC 5998).
+  eapOnly: ${defaults.ikev2.eapOnly}
+  # How long a peer may come back with a ticket instead of a new proof (RFC 5723). 0: never.
+  resumptionSeconds: ${defaults.ikev2.resumptionSeconds}
+  # The gateway that peers are sent to who would go (RFC 5685): a name or an IP address.
+  # redirectTo: gateway-2.example.net
   # Other gateways that dial us with a preshared key.
   # sites:
   #   - identity: branch.example.net

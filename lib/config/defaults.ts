@@ -33,6 +33,13 @@ export const defaults = {
     plainEsp: false,
     /** 0: not at all; RFC 9329 has 4500. */
     tcpPort: 0,
+    /** Key exchanges that a quantum computer does not break, beside the usual one. */
+    additionalKeyExchanges: ['ml-kem-768', 'ml-kem-1024'],
+    postQuantumKeys: [],
+    requirePostQuantumKey: false,
+    eapOnly: false,
+    /** 0: nobody may. */
+    resumptionSeconds: 0,
     sites: [],
     /** 0: those of `limits`. */
     idleTimeoutSeconds: 0,

@@ -27,6 +27,13 @@ const certificate = z
   })
   .meta({ description: 'A server certificate and its key' })
 
+const postQuantumKey = z
+  .strictObject({
+    identity: z.string().min(1).max(128).describe('Its name, at both ends'),
+    key: field.password.describe('The same at both ends, 32 random bytes or more'),
+  })
+  .meta({ description: 'A preshared key that a quantum computer does not find' })
+
 const site = z
   .strictObject({
     identity: z
@@ -193,6 +200,36 @@ export const documentSchema = z
         .max(65_535)
         .default(defaults.ikev2.tcpPort)
         .describe('For networks that let no UDP through (RFC 9329, which has 4500); 0: not at all'),
+      additionalKeyExchanges: z
+        .array(z.enum(['ml-kem-512', 'ml-kem-768', 'ml-kem-1024']))
+        .max(3)
+        .refine(isWithoutRepeats, { error: 'expected each key exchange once' })
+        .default([...defaults.ikev2.additionalKeyExchanges])
+        .describe('After the usual one, with peers that propose it (RFC 9370), best first'),
+      postQuantumKeys: z
+        .array(postQuantumKey)
+        .max(256)
+        .default([...defaults.ikev2.postQuantumKeys])
+        .describe('Keys that peers mix in beside certificate or preshared key (RFC 8784)'),
+      requirePostQuantumKey: z
+        .boolean()
+        .default(defaults.ikev2.requirePostQuantumKey)
+        .describe('Refuse whoever uses none of postQuantumKeys, and so all users of EAP'),
+      eapOnly: z
+        .boolean()
+        .default(defaults.ikev2.eapOnly)
+        .describe('Peers may ask us not to sign, where EAP proves both sides (RFC 5998)'),
+      resumptionSeconds: z
+        .int()
+        .min(0)
+        .max(86_400)
+        .default(defaults.ikev2.resumptionSeconds)
+        .describe('How long a peer may come back without a new proof (RFC 5723); 0: never'),
+      redirectTo: z
+        .string()
+        .regex(/^[0-9A-Za-z.:-]{1,253}$/, { error: 'expected a name or an IP address' })
+        .optional()
+        .describe('The gateway that peers are sent to who would go (RFC 5685)'),
       sites: z
         .array(site)
         .max(1000)

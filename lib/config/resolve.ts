@@ -84,6 +84,14 @@ export interface Config {
     readonly takesPlainEsp: boolean
     /** 0: none. */
     readonly tcpPort: number
+    readonly additionalKeyExchanges: readonly ('ml-kem-512' | 'ml-kem-768' | 'ml-kem-1024')[]
+    readonly postQuantumKeys: readonly { readonly identity: string; readonly key: Secret }[]
+    readonly requiresPostQuantumKey: boolean
+    readonly acceptsEapOnly: boolean
+    /** 0: no tickets. */
+    readonly resumptionMs: number
+    /** A name or an address. */
+    readonly redirectTo?: string
     readonly sites: readonly SiteConfig[]
     /** Undefined: that of `limits`. */
     readonly idleTimeoutSeconds?: number
@@ -221,6 +229,12 @@ export function resolveConfig(document: ConfigDocument): Config {
       acceptsLegacyAlgorithms: ikev2.legacyAlgorithms,
       takesPlainEsp: ikev2.plainEsp,
       tcpPort: ikev2.tcpPort,
+      additionalKeyExchanges: ikev2.additionalKeyExchanges,
+      postQuantumKeys: ikev2.postQuantumKeys,
+      requiresPostQuantumKey: ikev2.requirePostQuantumKey,
+      acceptsEapOnly: ikev2.eapOnly,
+      resumptionMs: ikev2.resumptionSeconds * 1000,
+      ...(ikev2.redirectTo !== undefined && { redirectTo: ikev2.redirectTo }),
       sites: ikev2.sites.map(site => ({
         identity: site.identity,
         localIdentity: site.localIdentity ?? serverName,
@@ -341,9 +355,12 @@ export function checkTogether(
   document: ConfigDocument,
   report: (path: readonly PathKey[], message: string) => void,
 ): void {
-  const { addresses, eap, tun, users = [], state } = document
+  const { addresses, eap, ikev2, tun, users = [], state } = document
   if (eap.methods.includes('tls') && eap.clientAuthorities.length === 0) {
     report(['eap', 'clientAuthorities'], 'expected an authority, since eap.methods has tls')
+  }
+  if (ikev2.requirePostQuantumKey && ikev2.postQuantumKeys.length === 0) {
+    report(['ikev2', 'postQuantumKeys'], 'expected a key, since ikev2.requirePostQuantumKey is on')
   }
   if (addresses.ipv6 !== undefined && tun.mtu < 1280) {
     report(['tun', 'mtu'], 'expected at least 1280, since addresses.ipv6 is set (RFC 8200 §5)')

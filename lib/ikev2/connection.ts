@@ -19,6 +19,7 @@ import type { NatState } from './nat-detection.ts'
 import type { IkeSaOptions } from './options.ts'
 import { isSamePath, type Path } from './path.ts'
 import type { Task } from './task.ts'
+import type { TicketState } from './ticket.ts'
 import { SPI_BYTES } from './wire/header.ts'
 import type { Identification } from './wire/identification.ts'
 
@@ -109,6 +110,12 @@ export class Connection {
   }
   authenticated: Authenticated | undefined
   grant: Grant | undefined
+  /** What we called ourselves. Responder. */
+  localIdentity: Identification | undefined
+  /** The ticket that the IKE SA came from, until authentication is over; `memo` as responder. */
+  resumption:
+    | (Omit<TicketState, 'memo'> & { readonly ticket: Uint8Array; readonly memo?: Uint8Array })
+    | undefined
   /** The first is the one that new exchanges use. */
   readonly associations: Association[] = []
   readonly children = new Map<number, ChildSa>()

@@ -1,5 +1,5 @@
 /**
- * Stateless cookies for IKE_SA_INIT under load, RFC 7296 §2.6: before a stranger costs memory or a
+ * Stateless cookies for IKE_SA_INIT and IKE_SESSION_RESUME under load, RFC 7296 §2.6: before a stranger costs memory or a
  * Diffie-Hellman operation it must show that it receives at its address. Whether cookies are asked for
  * is decided outside, by the number of half-open SAs.
  */
@@ -9,7 +9,7 @@ import { type RandomSource, randomBytes } from '../core/random.ts'
 import { Secret } from '../core/secret.ts'
 import { hmac } from '../crypto/hash.ts'
 import { legality } from './wire/exchange-rules.ts'
-import { ExchangeType } from './wire/exchange-type.ts'
+import { exchangeName } from './wire/exchange-type.ts'
 import { checkHeader, parseHeader, SPI_BYTES } from './wire/header.ts'
 import { encodeMessage, findNotify, findPayload, parseMessage } from './wire/message.ts'
 import { notify } from './wire/notify.ts'
@@ -22,15 +22,21 @@ const COOKIE_MAC_BYTES = 16
 /** How long a secret makes cookies; it checks them for as long again. */
 export const COOKIE_SECRET_LIFETIME_MS = 60_000
 
-/** What can be said of an IKE_SA_INIT request without keeping or computing anything. */
+/** What can be said of an IKE_SA_INIT or IKE_SESSION_RESUME request without keeping or computing anything. */
 export interface FirstRequest {
   readonly fault: WireFault
+  readonly exchangeType: number
   readonly initiatorSpi: Uint8Array
   readonly nonce: Uint8Array
   readonly cookie: Uint8Array | undefined
 }
 
-const noRequest = { initiatorSpi: new Uint8Array(0), nonce: new Uint8Array(0), cookie: undefined }
+const noRequest = {
+  exchangeType: 0,
+  initiatorSpi: new Uint8Array(0),
+  nonce: new Uint8Array(0),
+  cookie: undefined,
+}
 
 /** Reads a datagram as the first request of a stranger. The result holds views into `bytes`. */
 export function readFirstRequest(bytes: Uint8Array): FirstRequest {
@@ -38,7 +44,9 @@ export function readFirstRequest(bytes: Uint8Array): FirstRequest {
   if (headerFault) return { ...noRequest, fault: headerFault }
   const header = parseHeader(bytes)
   const isZero = (spi: Uint8Array) => spi.every(byte => byte === 0)
-  if (header.exchangeType !== ExchangeType.IKE_SA_INIT || header.messageId !== 0) {
+  const exchange = exchangeName(header.exchangeType)
+  const isFirst = exchange === 'IKE_SA_INIT' || exchange === 'IKE_SESSION_RESUME'
+  if (!isFirst || header.messageId !== 0) {
     return { ...noRequest, fault: WireFault['unknown-type'] }
   }
   if (header.isResponse || !header.isFromInitiator) {
@@ -49,10 +57,11 @@ export function readFirstRequest(bytes: Uint8Array): FirstRequest {
   }
   const message = parseMessage(bytes)
   if (message.fault) return { ...noRequest, fault: message.fault }
-  const { fault } = legality('IKE_SA_INIT', 'request', false, message.payloads)
+  const { fault } = legality(exchange, 'request', false, message.payloads)
   if (fault) return { ...noRequest, fault }
   return {
     fault: WireFault.none,
+    exchangeType: header.exchangeType,
     initiatorSpi: header.initiatorSpi,
     nonce: findPayload(message.payloads, 'Nonce')?.data ?? noRequest.nonce,
     cookie: findNotify(message.payloads, NotifyType.COOKIE)?.data,
@@ -95,7 +104,7 @@ export class CookieJar {
       {
         initiatorSpi: request.initiatorSpi,
         responderSpi: new Uint8Array(SPI_BYTES),
-        exchangeType: ExchangeType.IKE_SA_INIT,
+        exchangeType: request.exchangeType,
         isFromInitiator: false,
         isResponse: true,
         canHigherVersion: false,

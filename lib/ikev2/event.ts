@@ -4,6 +4,7 @@ import type { DisconnectCause } from '../core/disconnect-cause.ts'
 import type { WireFault } from '../core/faults.ts'
 import type { ConfigurationGrant, ConfigurationRequest } from './configuration.ts'
 import type { EspKeys } from './key-schedule.ts'
+import type { ResumableSession } from './options.ts'
 import type { Path } from './path.ts'
 import type { EspSuite } from './suite.ts'
 import type { Identification } from './wire/identification.ts'
@@ -69,6 +70,8 @@ export type IkeSaEvent =
       readonly configuration: ConfigurationRequest | undefined
       readonly proposedLocalSelectors: readonly TrafficSelector[]
       readonly proposedRemoteSelectors: readonly TrafficSelector[]
+      /** Of a ticket: what `resumeMemo` was when it was made (RFC 5723). */
+      readonly resumed: Uint8Array | undefined
       /** Close other SAs of this identity: it has started anew (RFC 7296 §2.4). */
       readonly isInitialContact: boolean
     }
@@ -100,6 +103,12 @@ export type IkeSaEvent =
   | { readonly type: 'moved'; readonly path: Path; readonly isUdpEncapsulated: boolean }
   /** The IKE SA has new keys and SPIs. */
   | { readonly type: 'ike-rekeyed' }
+  /** Initiator: with this the IKE SA can be brought back within its lifetime. */
+  | {
+      readonly type: 'ticket'
+      readonly session: ResumableSession
+      readonly lifetimeSeconds: number
+    }
   /** Initiator: dial this gateway instead. `closed` follows. */
   | { readonly type: 'redirected'; readonly gateway: string }
   /** The last event. */

@@ -195,6 +195,7 @@ export class IkeConnection implements WheelEntry {
       case 'need-grant':
       case 'ike-rekeyed':
       case 'redirected':
+      case 'ticket':
       case 'key-log':
         break
     }

@@ -35,6 +35,7 @@ import { answerIkeRekey, IkeRekey } from './tasks/ike-rekey.ts'
 import { answerInformational, IkeDelete, Liveness } from './tasks/informational.ts'
 import { followNat, UpdateAddresses } from './tasks/mobike.ts'
 import { SendRedirect } from './tasks/redirect.ts'
+import { answerResume, IkeResume } from './tasks/resume.ts'
 import { isCleartext, retransmit, sendDatagrams, sendNext, sendReply } from './transmission.ts'
 import { type ExchangeName, ExchangeType } from './wire/exchange-type.ts'
 import { type Header, SPI_BYTES } from './wire/header.ts'
@@ -55,7 +56,7 @@ export const acceptedRequests = {
     closed: [],
   },
   responder: {
-    fresh: ['IKE_SA_INIT'],
+    fresh: ['IKE_SA_INIT', 'IKE_SESSION_RESUME'],
     initiating: [],
     // INFORMATIONAL only to end the attempt: the peer did not like our proof (RFC 7296 §2.21.2).
     authenticating: ['IKE_INTERMEDIATE', 'IKE_AUTH', 'INFORMATIONAL'],
@@ -100,6 +101,8 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
     this.#authInitiator?.destroy()
     this.#authResponder = undefined
     this.#authInitiator = undefined
+    this.#connection.resumption?.d.destroy()
+    this.#connection.resumption = undefined
   }
 
   #input(input: IkeSaInput | Timeout, nowMs: number): void {
@@ -129,7 +132,8 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
         this.#afterAuth()
         return
       case 'close':
-        this.#close(input.cause, input.detail)
+        if (input.isSilent === true) connection.close(input.cause, input.detail)
+        else this.#close(input.cause, input.detail)
         return
       case 'timeout':
         this.#timeout(nowMs)
@@ -195,7 +199,9 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
         if (!connection.hasTask('liveness')) connection.enqueue(new Liveness())
         return
       case 'redirect':
-        connection.enqueue(new SendRedirect(input.gateway))
+        // RFC 5685 §5: only who said that it follows.
+        if (connection.peer.redirect) connection.enqueue(new SendRedirect(input.gateway))
+        else connection.unexpected('redirect-not-supported')
         return
       default:
         assertNever(input)
@@ -212,7 +218,9 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
     const association = connection.addAssociation(true, connection.newSpi())
     this.#authInitiator = new AuthInitiator()
     const next = this.#authInitiator
-    association.queue.push(new IkeInit([new IkeIntermediate(), next]))
+    const full = [new IkeIntermediate(), next]
+    const isResuming = connection.options.resume !== undefined
+    association.queue.push(isResuming ? new IkeResume([next], full) : new IkeInit(full))
   }
 
   #certificateVerdict(
@@ -316,7 +324,7 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
     const association = connection.associations[0]
     const first = association?.lastRequest
     const isRepeated =
-      exchange === 'IKE_SA_INIT' &&
+      isCleartext(exchange) &&
       !header.isResponse &&
       first !== undefined &&
       first.length === bytes.length &&
@@ -357,12 +365,15 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
       return
     }
     if (isRefusal(got.message)) {
-      this.#refuseInit(association, [refusalNotify(got.message)], got.message.type)
+      this.#refuseInit(association, exchange, [refusalNotify(got.message)], got.message.type)
       return
     }
-    const { payloads, refusal } = answerInit(connection, association, got.message)
-    if (refusal !== undefined || payloads === 'pending') {
-      this.#refuseInit(association, payloads === 'pending' ? [] : payloads, refusal ?? 'pending')
+    const { payloads, refusal } =
+      exchange === 'IKE_SESSION_RESUME'
+        ? answerResume(connection, association, got.message, nowMs)
+        : answerInit(connection, association, got.message)
+    if (refusal !== undefined) {
+      this.#refuseInit(association, exchange, payloads, refusal)
       return
     }
     association.expectedRequestId = 1
@@ -373,12 +384,17 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
   }
 
   /** RFC 7296 §2.6: an error answer has no responder SPI, for there is no state behind it. */
-  #refuseInit(association: Association, payloads: readonly Payload[], detail: string): void {
+  #refuseInit(
+    association: Association,
+    exchange: ExchangeName,
+    payloads: readonly Payload[],
+    detail: string,
+  ): void {
     const connection = this.#connection
     const head = {
       initiatorSpi: association.peerSpi,
       responderSpi: new Uint8Array(SPI_BYTES),
-      exchangeType: ExchangeType.IKE_SA_INIT,
+      exchangeType: ExchangeType[exchange],
       isFromInitiator: false,
       isResponse: true,
       canHigherVersion: false,
@@ -415,7 +431,7 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
         sendReplyIfAny(connection, association, this.#createChild(association, message, nowMs))
         return
       case 'INFORMATIONAL':
-        this.#informational(association, message)
+        this.#informational(association, message, nowMs)
         return
       case 'IKE_INTERMEDIATE':
         answerIntermediate(connection, association, message)
@@ -455,14 +471,14 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
     return answerCreateChild(connection, association, message, nowMs)
   }
 
-  #informational(association: Association, message: IncomingMessage): void {
+  #informational(association: Association, message: IncomingMessage, nowMs: number): void {
     const connection = this.#connection
     if (connection.state === 'authenticating') {
       sendReply(connection, association, [])
       connection.close('authentication-failed', 'peer-gave-up')
       return
     }
-    const answer = answerInformational(connection, association, message)
+    const answer = answerInformational(connection, association, message, nowMs)
     sendReplyIfAny(connection, association, answer.payloads)
     if (answer.ends === 'connection') {
       const isRefusedByPeer = answer.detail !== 'deleted-by-peer'
@@ -482,7 +498,8 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
         connection.unexpected(`init-response-${message.type}`)
         return
       }
-      if (message.form === 'initial' && header.responderSpi.every(byte => byte === 0)) {
+      const hasKeys = message.form === 'initial' || message.form === 'resume'
+      if (hasKeys && header.responderSpi.every(byte => byte === 0)) {
         connection.unexpected('init-response-without-spi')
         return
       }

@@ -12,6 +12,8 @@ export interface Grant extends ConfigurationGrant {
   readonly localSelectors: readonly TrafficSelector[]
   /** Networks behind the peer, besides the addresses that it is given: site-to-site. */
   readonly remoteSelectors?: readonly TrafficSelector[]
+  /** The peer may have tickets, and this is to be seen again when it comes with one (RFC 5723). */
+  readonly resumeMemo?: Uint8Array
 }
 
 export type GrantVerdict =
@@ -43,7 +45,13 @@ export type IkeSaInput =
     }
   | { readonly type: 'grant-verdict'; readonly ticket: number; readonly verdict: GrantVerdict }
   /** Ends the SA in order: Delete is sent and its answer awaited for a while. */
-  | { readonly type: 'close'; readonly cause: DisconnectCause; readonly detail: string }
+  | {
+      readonly type: 'close'
+      readonly cause: DisconnectCause
+      readonly detail: string
+      /** At once and without a word: the peer has started anew (RFC 7296 §2.4, RFC 5723 §5). */
+      readonly isSilent?: boolean
+    }
   | { readonly type: 'rekey-ike' }
   /** Soft limit of bytes or packets reached, or an operator's wish. */
   | { readonly type: 'rekey-child'; readonly inboundSpi: number }

@@ -1,5 +1,5 @@
-/** Keys of IKE SAs and Child SAs: RFC 7296 §2.13 to §2.18, RFC 9370 §2.2.2, RFC 8784 §3. */
-import { concatBytes, copyBytes } from '../core/bytes.ts'
+/** Keys of IKE SAs and Child SAs: RFC 7296 §2.13 to §2.18, RFC 5723 §5.1, RFC 9370 §2.2.2, RFC 8784 §3. */
+import { concatBytes, copyBytes, utf8 } from '../core/bytes.ts'
 import { Secret, wipe } from '../core/secret.ts'
 import { type Prf, prfPlus } from '../crypto/prf.ts'
 import { encryptionKeyBytes } from '../crypto/transforms.ts'
@@ -58,6 +58,13 @@ export function rekeySkeyseed(
   return taken(
     oldPrf.compute(oldD.expose(), sharedSecret.expose(), nonces.initiator, nonces.responder),
   )
+}
+
+const RESUMPTION = utf8('Resumption')
+
+/** SKEYSEED = prf(SK_d (old), "Resumption" | Ni | Nr), RFC 5723 §5.1. */
+export function resumedSkeyseed(prf: Prf, oldD: Secret, nonces: NoncePair): Secret {
+  return taken(prf.compute(oldD.expose(), RESUMPTION, nonces.initiator, nonces.responder))
 }
 
 /** SKEYSEED(n) = prf(SK_d(n-1), SK(n) | Ni | Nr), RFC 9370 §2.2.2. */

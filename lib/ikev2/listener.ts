@@ -113,6 +113,13 @@ export class Ikev2Listener implements IkeHandler {
     }
   }
 
+  /** Sends everybody to another gateway who would go (RFC 5685 §5). */
+  redirect(gateway: string): void {
+    for (const connection of [...this.#spis.connections]) {
+      if (!this.#halfOpen.has(connection)) connection.handle({ type: 'redirect', gateway })
+    }
+  }
+
   /** Takes nobody in any more, and waits a while for the connections to end. */
   async stop(): Promise<void> {
     this.#isStopping = true

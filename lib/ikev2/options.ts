@@ -12,6 +12,8 @@ import {
   type EspAlgorithms,
   type IkeAlgorithms,
 } from './suite.ts'
+import type { Resumption } from './ticket.ts'
+import type { TicketOffice } from './ticket-office.ts'
 import type { Identification } from './wire/identification.ts'
 import type { TrafficSelector } from './wire/traffic-selector.ts'
 
@@ -113,8 +115,10 @@ export interface Features {
   readonly checksReturnRoutability: boolean
   /** Announce and accept set-up without a Child SA (RFC 6023). */
   readonly childless: boolean
-  /** Initiator: follow REDIRECT (RFC 5685). Responder: note whether the peer would. */
+  /** Initiator: follow REDIRECT (RFC 5685). */
   readonly redirect: boolean
+  /** Initiator: ask for tickets, to come back with (RFC 5723). */
+  readonly requestsTicket: boolean
   /** Emit Wireshark key lines. For debugging only. */
   readonly keyLog: boolean
 }
@@ -130,6 +134,11 @@ export interface PpkPolicy {
   readonly keys: readonly { readonly identity: Uint8Array; readonly secret: Secret }[]
   /** Refuse peers that do not use one. */
   readonly isMandatory: boolean
+}
+
+/** What an initiator keeps of an IKE SA. */
+export interface ResumableSession extends Resumption {
+  readonly ticket: Uint8Array
 }
 
 export interface IkeSaOptions {
@@ -148,6 +157,12 @@ export interface IkeSaOptions {
   /** Initiator: attribute numbers of the CFG_REQUEST; absent sends none. */
   readonly configurationAttributes?: readonly number[]
   readonly ppk?: PpkPolicy
+  /** Initiator: the IKE SA to come back to; from scratch when the responder does not know it. */
+  readonly resume?: ResumableSession
+  /** Responder: the gateway, a name or an address, that peers are sent to who would go (RFC 5685). */
+  readonly redirectTo?: string
+  /** Responder: where tickets are made and taken; absent refuses them. Shared by all. */
+  readonly tickets?: TicketOffice
   /** Vendor IDs to send in IKE_SA_INIT. */
   readonly vendorIds: readonly Uint8Array[]
   readonly timing: Timing
@@ -179,6 +194,7 @@ export const defaultFeatures: Features = {
   checksReturnRoutability: true,
   childless: true,
   redirect: true,
+  requestsTicket: false,
   keyLog: false,
 }
 

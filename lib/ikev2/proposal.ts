@@ -27,7 +27,7 @@ const ESN_ON = 1
 
 const prfs = new Map<number, Prf>()
 
-function prfOf(id: number): Prf | undefined {
+export function prfOf(id: number): Prf | undefined {
   const row = prfTransform(id)
   if (row === undefined) return undefined
   const known = prfs.get(id)

@@ -30,6 +30,7 @@ import { everything } from '../ikev2/traffic-selectors.ts'
 import type { TrafficSelector } from '../ikev2/wire/traffic-selector.ts'
 import { clientSelectors, dhcpSettings, selectorOf } from './client-networks.ts'
 import { judgeCertificate } from './ikev2-certificates.ts'
+import { judgeResumption, type ResumptionVerdict, resumeMemo } from './ikev2-resumption.ts'
 import type { ResponderSettings } from './ikev2-settings.ts'
 
 /** What every call needs of the server; the parts that a reload changes are looked up each time. */
@@ -51,6 +52,13 @@ export interface Ikev2CallServices {
 }
 
 type EventOf<Type extends IkeSaEvent['type']> = Extract<IkeSaEvent, { type: Type }>
+
+type ProvedCall =
+  | (Omit<Extract<ResumptionVerdict, { type: 'accept' }>, 'oldSessionId'> & {
+      /** Of a ticket. */
+      readonly oldSessionId?: string
+    })
+  | Extract<ResumptionVerdict, { type: 'reject' }>
 
 const noUsage: SessionUsage = {
   receivedPackets: 0,
@@ -90,6 +98,9 @@ class Ikev2Call implements AcceptedCall {
   #isIpv6Leased = false
   /** Names of the peer's own, once it was found good. */
   #certificate: ProofFacts['certificate']
+  #chain: readonly Uint8Array[] = []
+  /** What goes into its tickets. */
+  #resumeMemo: Uint8Array | undefined
   #site: SiteConfig | undefined
   #isOver = false
 
@@ -151,6 +162,7 @@ class Ikev2Call implements AcceptedCall {
       case 'datagram':
       case 'key-log':
       case 'redirected':
+      case 'ticket':
       case 'spi-added':
       case 'spi-removed':
         break
@@ -175,8 +187,10 @@ class Ikev2Call implements AcceptedCall {
     return admitted
   }
 
+  /** Who comes anew knows nothing any more of the call that is replaced. */
   #close(cause: DisconnectCause, detail: string): void {
-    this.#connection?.handle({ type: 'close', cause, detail })
+    const isSilent = cause === 'replaced'
+    this.#connection?.handle({ type: 'close', cause, detail, isSilent })
   }
 
   // Who it is
@@ -210,7 +224,10 @@ class Ikev2Call implements AcceptedCall {
     if (verdict.type === 'reject') {
       const { detail } = verdict
       session.log.info({ event: 'certificate-refused', detail }, 'certificate refused')
-    } else this.#certificate = certificateNames(certificates[0])
+    } else {
+      this.#chain = certificates
+      this.#certificate = certificateNames(certificates[0])
+    }
     this.#connection?.handle({ type: 'certificate-verdict', ticket, verdict })
   }
 
@@ -238,34 +255,44 @@ class Ikev2Call implements AcceptedCall {
     if (verdict.type === 'refuse') {
       session.log.info({ event: 'call-refused', cause: verdict.cause }, 'call refused')
     }
-    this.#connection?.handle({ type: 'grant-verdict', ticket: event.ticket, verdict })
+    const memo = this.#resumeMemo
+    const answer: GrantVerdict =
+      verdict.type === 'grant' && memo !== undefined
+        ? { type: 'grant', grant: { ...verdict.grant, resumeMemo: memo } }
+        : verdict
+    this.#connection?.handle({ type: 'grant-verdict', ticket: event.ticket, verdict: answer })
   }
 
   #decide(event: EventOf<'need-grant'>, session: Session): GrantVerdict | Promise<GrantVerdict> {
-    const { config, sessions } = this.#services
+    const { config } = this.#services
+    const proved = this.#proved(event)
+    if (proved.type === 'reject') {
+      session.log.info({ event: 'not-resumed', reason: proved.detail }, 'not resumed')
+      return { type: 'refuse', cause: 'authentication-failed' }
+    }
     const { idleTimeoutSeconds } = config.ikev2
     const authorization: Authorization = {
       ...(idleTimeoutSeconds !== undefined && { idleTimeoutSeconds }),
-      ...(event.authorization ?? { userName: event.userName }),
+      ...proved.authorization,
     }
-    if (event.isInitialContact) {
-      // RFC 7296 §2.4: what the peer had before is gone on its side.
-      for (const old of sessions.find(authorization.userName)) {
-        if (old.protocol === 'ikev2' && old.peerAddress === session.peerAddress) {
-          old.disconnect('replaced')
-        }
-      }
-    }
+    this.#replaceOld(event, session, authorization.userName, proved.oldSessionId)
+    const { proof, loginName } = proved
     const refusal = session.authorize(authorization, {
-      loginName: event.userName,
-      ...(event.authenticatedBy !== 'resumption' && { method: event.authenticatedBy }),
+      loginName,
+      method: proof.by,
       ...(this.#certificate !== undefined && { certificate: this.#certificate }),
     })
     if (refusal !== undefined) {
       session.log.info({ event: 'not-authorized', reason: refusal.reason }, 'not authorized')
       return { type: 'refuse', cause: refusal.cause }
     }
-    if (event.authenticatedBy === 'psk') {
+    if (config.ikev2.resumptionMs > 0) {
+      this.#resumeMemo = resumeMemo(this.#services, proof, {
+        ...{ sessionId: session.id, loginName, identity: event.identity },
+        userName: authorization.userName,
+      })
+    }
+    if (proof.by === 'psk') {
       this.#site = config.ikev2.sites.find(site =>
         isSameIdentity(identityOf(site.identity), event.identity),
       )
@@ -275,6 +302,39 @@ class Ikev2Call implements AcceptedCall {
     const { configuration } = event
     if (configuration === undefined) return { type: 'refuse', cause: 'not-authorized' }
     return this.#lease(configuration, session.authorization ?? authorization)
+  }
+
+  /** Who it is and how it has shown that: now, or in the call that its ticket is of. */
+  #proved(event: EventOf<'need-grant'>): ProvedCall {
+    const { authenticatedBy: by, userName, resumed } = event
+    if (by === 'resumption') {
+      if (resumed === undefined) return { type: 'reject', detail: 'no-memo' }
+      const verdict = judgeResumption(this.#services, resumed, event.identity)
+      if (verdict.type === 'accept' && verdict.proof.by === 'certificate') {
+        this.#certificate = certificateNames(verdict.proof.chain[0])
+      }
+      return verdict
+    }
+    return {
+      type: 'accept',
+      proof: by === 'certificate' ? { by, chain: this.#chain } : { by },
+      loginName: userName,
+      authorization: event.authorization ?? { userName },
+    }
+  }
+
+  /** RFC 7296 §2.4, RFC 5723 §5: what the peer had before is gone on its side. */
+  #replaceOld(
+    { isInitialContact }: EventOf<'need-grant'>,
+    session: Session,
+    userName: string,
+    oldSessionId: string | undefined,
+  ): void {
+    for (const old of this.#services.sessions.find(userName)) {
+      const isOfThisHost = isInitialContact && old.peerAddress === session.peerAddress
+      const isGone = isOfThisHost || old.id === oldSessionId
+      if (isGone && old.protocol === 'ikev2') old.disconnect('replaced')
+    }
   }
 
   #lease(

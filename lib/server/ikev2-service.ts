@@ -5,6 +5,7 @@ import { ClientAuthorities } from '../certificates/client-authorities.ts'
 import type { Config } from '../config.ts'
 import { systemWallClock } from '../core/clock.ts'
 import { defaultHalfOpenLimits, Ikev2Listener, type Ikev2Status } from '../ikev2/listener.ts'
+import { TicketOffice } from '../ikev2/ticket-office.ts'
 import { type Ikev2CallServices, Ikev2Calls } from './ikev2-call.ts'
 import { responderSettings, tunnelLimits } from './ikev2-settings.ts'
 import type { IpsecService } from './ipsec-service.ts'
@@ -32,6 +33,7 @@ const isTcp = true
 
 export class Ikev2Service {
   readonly #listener: Ikev2Listener
+  readonly #tickets: TicketOffice
   readonly #ipsec: IpsecService
   readonly #users: (() => UserStore) | undefined
   #callServices: Ikev2CallServices
@@ -48,7 +50,8 @@ export class Ikev2Service {
     const { memory } = dataplane
     this.#ipsec = ipsec
     this.#users = users
-    this.#callServices = callServices(config, parts, services, users)
+    this.#tickets = new TicketOffice(random, config.ikev2.resumptionMs, clock.nowMs())
+    this.#callServices = callServices(config, parts, services, this.#tickets, users)
     this.#listener = new Ikev2Listener({
       sockets: ipsec.sockets,
       sender: ipsec.plane,
@@ -64,7 +67,9 @@ export class Ikev2Service {
 
   status(): Ikev2Status {
     const { streams } = this.#ipsec
-    const status = this.#listener.status()
+    const listening = this.#listener.status()
+    const counters = { ...listening.counters, ...this.#tickets.counters.toJSON() }
+    const status = { ...listening, counters }
     if (streams === undefined) return status
     return {
       ...status,
@@ -73,17 +78,22 @@ export class Ikev2Service {
         ...streams.addresses.map(({ address, port }) => ({ host: address, port, isTcp }) as const),
       ],
       streams: streams.size,
-      counters: { ...status.counters, ...streams.counters.toJSON() },
+      counters: { ...counters, ...streams.counters.toJSON() },
     }
   }
 
   /** New calls are answered so; those that are up keep what they have. */
   reload(config: Config, parts: IkeParts, services: CallServices): void {
-    this.#callServices = callServices(config, parts, services, this.#users)
+    const before = this.#callServices.config.ikev2.redirectTo
+    const { redirectTo, resumptionMs } = config.ikev2
+    this.#tickets.lifetimeMs = resumptionMs
+    this.#callServices = callServices(config, parts, services, this.#tickets, this.#users)
+    if (redirectTo !== undefined && redirectTo !== before) this.#listener.redirect(redirectTo)
   }
 
   async stop(): Promise<void> {
     await this.#listener.stop()
+    this.#tickets.destroy()
   }
 }
 
@@ -91,6 +101,7 @@ function callServices(
   config: Config,
   { certificates, authorities }: IkeParts,
   services: CallServices,
+  tickets: TicketOffice,
   users: (() => UserStore) | undefined,
 ): Ikev2CallServices {
   const { random } = services
@@ -110,6 +121,7 @@ function callServices(
       certificates,
       authorities,
       random,
+      ...(config.ikev2.resumptionMs > 0 && { tickets }),
       ...(services.eapMethods !== undefined && { eapMethods: services.eapMethods }),
       ...(services.relayedEap !== undefined && { relayedEap: services.relayedEap }),
     }),

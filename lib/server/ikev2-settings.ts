@@ -3,6 +3,7 @@ import { createPrivateKey, X509Certificate } from 'node:crypto'
 import type { CertificatePair } from '../certificates/certificate-pair.ts'
 import type { ClientAuthorities } from '../certificates/client-authorities.ts'
 import type { Config } from '../config.ts'
+import { utf8 } from '../core/bytes.ts'
 import type { RandomSource } from '../core/random.ts'
 import { EncryptionId, IntegrityId, KeyExchangeId, PrfId } from '../crypto/transforms.ts'
 import type { EapConversationMaker } from '../eap/conversation.ts'
@@ -21,6 +22,7 @@ import {
   type Timing,
 } from '../ikev2/options.ts'
 import type { EspAlgorithms, IkeAlgorithms } from '../ikev2/suite.ts'
+import type { TicketOffice } from '../ikev2/ticket-office.ts'
 
 /** Everything but the session. */
 export type ResponderSettings = Omit<IkeSettings, 'sessionId'>
@@ -34,12 +36,14 @@ export interface SettingsParts {
   readonly eapMethods?: readonly EapServerMethodMaker[]
   /** Who holds the conversations instead of us. */
   readonly relayedEap?: EapConversationMaker
+  /** Where tickets are made, if any are. */
+  readonly tickets?: TicketOffice
 }
 
 export function responderSettings(parts: SettingsParts): ResponderSettings {
   const { config, authorities, random, relayedEap: begin } = parts
   const { ikev2 } = config
-  const algorithms = algorithmsOf(ikev2.acceptsLegacyAlgorithms)
+  const algorithms = algorithmsOf(ikev2)
   const methods = [...(parts.eapMethods ?? []), ...eapMethods(config, random)]
   return {
     role: 'responder',
@@ -52,7 +56,11 @@ export function responderSettings(parts: SettingsParts): ResponderSettings {
         secret: site.presharedKey,
       })),
       ...((methods.length > 0 || begin !== undefined) && {
-        eap: { methods, acceptsEapOnly: false, ...(begin !== undefined && { begin }) },
+        eap: {
+          methods,
+          acceptsEapOnly: ikev2.acceptsEapOnly,
+          ...(begin !== undefined && { begin }),
+        },
       }),
     },
     signature: defaultSignaturePolicy,
@@ -63,6 +71,17 @@ export function responderSettings(parts: SettingsParts): ResponderSettings {
       localSelectors: [],
       remoteSelectors: [],
     },
+    ...(ikev2.postQuantumKeys.length > 0 && {
+      ppk: {
+        keys: ikev2.postQuantumKeys.map(({ identity, key }) => ({
+          identity: utf8(identity),
+          secret: key,
+        })),
+        isMandatory: ikev2.requiresPostQuantumKey,
+      },
+    }),
+    ...(ikev2.redirectTo !== undefined && { redirectTo: ikev2.redirectTo }),
+    ...(parts.tickets !== undefined && { tickets: parts.tickets }),
     vendorIds: [],
     timing: timingOf(ikev2),
     features: {
@@ -130,9 +149,22 @@ function eapMethods(config: Config, random: RandomSource): EapServerMethodMaker[
   return methods
 }
 
-function algorithmsOf(acceptsLegacy: boolean): { ike: IkeAlgorithms; esp: EspAlgorithms } {
-  const { ike, esp } = defaultAlgorithms
-  if (!acceptsLegacy) return { ike, esp }
+const kems = {
+  'ml-kem-512': KeyExchangeId.mlKem512,
+  'ml-kem-768': KeyExchangeId.mlKem768,
+  'ml-kem-1024': KeyExchangeId.mlKem1024,
+} as const
+
+function algorithmsOf({ acceptsLegacyAlgorithms, additionalKeyExchanges }: Config['ikev2']): {
+  ike: IkeAlgorithms
+  esp: EspAlgorithms
+} {
+  const { esp } = defaultAlgorithms
+  const ike: IkeAlgorithms = {
+    ...defaultAlgorithms.ike,
+    additionalKeyExchange: additionalKeyExchanges.map(name => kems[name]),
+  }
+  if (!acceptsLegacyAlgorithms) return { ike, esp }
   const encryption = [{ id: EncryptionId.tripleDes, keyBits: 192 }]
   const keyExchange = [KeyExchangeId.modp1536, KeyExchangeId.modp1024]
   return {

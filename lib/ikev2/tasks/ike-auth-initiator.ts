@@ -1,6 +1,6 @@
 /**
  * IKE_AUTH as initiator: the first request with identity and Child SA, EAP rounds when that is our
- * credential, and the proof of both sides. RFC 7296 §1.2, §2.16; RFC 5998.
+ * credential, and the proof of both sides. RFC 7296 §1.2, §2.16; RFC 5998; RFC 5723 §5.
  */
 import { copyBytes } from '../../core/bytes.ts'
 import type { Secret } from '../../core/secret.ts'
@@ -12,6 +12,7 @@ import {
   parseConfigurationReply,
 } from '../configuration.ts'
 import type { Connection } from '../connection.ts'
+import type { AuthenticatedBy } from '../event.ts'
 import { describeIdentity, isSameIdentity } from '../identity.ts'
 import type { CertificateVerdict } from '../input.ts'
 import { verifySignature } from '../signature.ts'
@@ -38,6 +39,8 @@ import {
   sharedKeyPayload,
 } from './proof.ts'
 import { followRedirect } from './redirect.ts'
+import { isResumptionProof, resumptionPayload } from './resume.ts'
+import { takeTicket } from './ticket-request.ts'
 
 type Stage =
   | { readonly name: 'first' }
@@ -88,11 +91,13 @@ export class AuthInitiator implements Task {
     const { options } = connection
     const { identity, credential } = options.localIdentities[0]
     const { localSelectors: local, remoteSelectors: remote } = options.child
+    const isResumed = connection.resumption !== undefined
     this.#childOffer = new ChildOffer(connection, { local, remote }, 0, true)
     const { expectedIdentity, eap } = options.peer
     const plain = this.#ownProof(connection, association)
-    this.#ppk = beginPpk(connection, association)
-    if (this.#ppk === undefined && options.ppk?.isMandatory === true) {
+    // A ticket holds keys that a PPK is mixed into already.
+    if (!isResumed) this.#ppk = beginPpk(connection, association)
+    if (!isResumed && this.#ppk === undefined && options.ppk?.isMandatory === true) {
       connection.close('authentication-failed', 'ppk-not-used')
       return undefined
     }
@@ -107,11 +112,12 @@ export class AuthInitiator implements Task {
       features.push(notify(NotifyType.EAP_ONLY_AUTHENTICATION))
     }
     if (options.features.mobike) features.push(notify(NotifyType.MOBIKE_SUPPORTED))
+    if (options.features.requestsTicket) features.push(notify(NotifyType.TICKET_REQUEST))
     const attributes = options.configurationAttributes
     return [
       { type: 'IDi', ...identity },
       ...features,
-      ...authorityRequest(connection),
+      ...(isResumed ? [] : authorityRequest(connection)),
       ...(expectedIdentity === undefined ? [] : [{ type: 'IDr', ...expectedIdentity } as const]),
       ...proof,
       ...(this.#ppk === undefined ? [] : this.#ppk.notifies(connection, plain)),
@@ -122,6 +128,7 @@ export class AuthInitiator implements Task {
 
   #ownProof(connection: Connection, association: Association): Payload[] | undefined {
     const { identity, credential } = connection.options.localIdentities[0]
+    if (connection.resumption) return resumptionPayload(connection, association, 'initiator')
     switch (credential.type) {
       case 'certificate':
         return certificatePayloads(connection, association, 'initiator', identity, credential)
@@ -189,6 +196,17 @@ export class AuthInitiator implements Task {
     const identity = this.#peerIdentity
     if (identity === undefined) {
       this.#refuse(connection, association, 'no-identity')
+      return
+    }
+    const { resumption } = connection
+    if (resumption !== undefined) {
+      const isSame = isSameIdentity(resumption.responderIdentity, identity)
+      if (!isSame || !isResumptionProof(connection, association, 'responder', auth)) {
+        this.#refuse(connection, association, 'wrong-resumption-proof')
+        return
+      }
+      this.#isPeerProved = true
+      this.#proceed(connection, association, response, nowMs)
       return
     }
     if (auth.method === AuthMethod.SHARED_KEY) {
@@ -287,7 +305,7 @@ export class AuthInitiator implements Task {
         this.#refuse(connection, association, 'eap-auth-mismatch')
         return
       }
-    } else if (connection.options.localIdentities[0].credential.type === 'eap') {
+    } else if (credentialKind(connection) === 'eap') {
       this.#refuse(connection, association, 'eap-skipped')
       return
     }
@@ -362,6 +380,7 @@ export class AuthInitiator implements Task {
       configuration,
       nowMs,
     )
+    takeTicket(connection, association, payloads)
     if (findPayload(payloads, 'SA') === undefined) {
       connection.unexpected(`child-refused-${errorName(payloads)}`)
       return
@@ -390,7 +409,8 @@ export class AuthInitiator implements Task {
   }
 }
 
-function credentialKind(connection: Connection): 'eap' | 'psk' | 'certificate' {
+function credentialKind(connection: Connection): AuthenticatedBy {
+  if (connection.resumption !== undefined) return 'resumption'
   const { credential } = connection.options.localIdentities[0]
   if (credential.type === 'eap') return 'eap'
   return credential.type === 'psk' ? 'psk' : 'certificate'

@@ -1,6 +1,6 @@
 /**
  * IKE_AUTH as responder: the peer proves itself by certificate, preshared key or EAP, is granted what
- * it may have, and gets its first Child SA. RFC 7296 §1.2, §2.15, §2.16, §2.19; RFC 5998.
+ * it may have, and gets its first Child SA. RFC 7296 §1.2, §2.15, §2.16, §2.19; RFC 5998; RFC 5723 §5.
  *
  * Stages: first - waits for the first request; certificate - the peer's certificate is being verified;
  * eap - an EAP conversation runs; final - EAP is over, the peer's AUTH is to come; grant - it is being
@@ -53,6 +53,8 @@ import {
   presharedKeyOf,
   sharedKeyPayload,
 } from './proof.ts'
+import { isResumptionProof, resumptionPayload } from './resume.ts'
+import { answerTicketRequest } from './ticket-request.ts'
 
 /** What the first request held; kept until the Child SA is made. */
 interface FirstRequest {
@@ -118,7 +120,7 @@ export class AuthResponder {
     switch (stage.name) {
       case 'first':
         if (request.form !== 'first') return this.#fail('unexpected-auth-form', 'protocol-error')
-        return this.#first(request)
+        return this.#first(request, nowMs)
       case 'eap':
         if (request.form !== 'eap') return this.#fail('eap-expected', 'protocol-error')
         return this.#eapPacket(stage, findPayload(request.payloads, 'EAP')?.data, nowMs)
@@ -205,7 +207,7 @@ export class AuthResponder {
     return [notify(NotifyType.AUTHENTICATION_FAILED)]
   }
 
-  #first(request: IncomingMessage): Answer {
+  #first(request: IncomingMessage, nowMs: number): Answer {
     const { payloads } = request
     const connection = this.#connection
     connection.setup.authMessageId = this.#association.answering?.messageId ?? 1
@@ -218,6 +220,7 @@ export class AuthResponder {
       findNotify(payloads, NotifyType.MOBIKE_SUPPORTED) !== undefined
     learnAuthorities(connection, payloads)
     const received = findPayload(payloads, 'AUTH')
+    if (connection.resumption) return this.#resumed(first, connection.resumption, received, nowMs)
     if (received === undefined) {
       return connection.options.ppk?.isMandatory === true
         ? this.#fail('ppk-not-used')
@@ -348,6 +351,34 @@ export class AuthResponder {
         authorization: verdict.authorization,
       },
       proof,
+    )
+  }
+
+  /** RFC 5723 §5.1: who has the keys of the old IKE SA is whose it was. */
+  #resumed(
+    first: FirstRequest,
+    resumption: NonNullable<Connection['resumption']>,
+    auth: PayloadOf<'AUTH'> | undefined,
+    nowMs: number,
+  ): Answer {
+    const connection = this.#connection
+    const association = this.#association
+    const { identity } = first
+    if (!isResumptionProof(connection, association, 'initiator', auth)) {
+      return this.#fail('wrong-resumption-proof')
+    }
+    if (!isSameIdentity(identity, resumption.initiatorIdentity)) return this.#fail('other-identity')
+    if (connection.options.tickets?.spend(resumption.ticket, nowMs) !== true) {
+      return this.#fail('ticket-used-twice')
+    }
+    const userName = describeIdentity(identity)
+    return this.#askGrant(
+      { ...first, local: { ...first.local, identity: resumption.responderIdentity } },
+      { by: 'resumption', identity, userName, authorization: undefined },
+      [
+        { type: 'IDr', ...resumption.responderIdentity },
+        ...resumptionPayload(connection, association, 'responder'),
+      ],
     )
   }
 
@@ -491,6 +522,7 @@ export class AuthResponder {
       configuration: first.configuration,
       proposedLocalSelectors: first.proposedLocal,
       proposedRemoteSelectors: first.proposedRemote,
+      resumed: this.#connection.resumption?.memo,
       isInitialContact: first.isInitialContact,
     })
     return 'pending'
@@ -501,15 +533,18 @@ export class AuthResponder {
     if (verdict.type === 'refuse') return this.refuse(verdict.cause, 'grant-refused')
     const { first, authenticated, proof } = stage
     connection.grant = verdict.grant
+    connection.localIdentity = first.local.identity
     this.#stage = { name: 'done' }
     establish(connection, authenticated, verdict.grant, nowMs)
     const payloads: Payload[] = [...proof, ...this.#ppkNotify]
     if (first.configuration) payloads.push(configurationReply(first.configuration, verdict.grant))
     if (connection.peer.mobike) payloads.push(notify(NotifyType.MOBIKE_SUPPORTED))
+    const { childPayloads } = first
+    payloads.push(...answerTicketRequest(connection, this.#association, childPayloads, nowMs))
     // RFC 6023 §3: the peer may come without a Child SA.
-    if (!first.childPayloads.some(payload => payload.type === 'SA')) return payloads
+    if (!childPayloads.some(payload => payload.type === 'SA')) return payloads
     const context = { isInAuth: true, replaces: undefined }
-    const answer = answerChild(connection, this.#association, first.childPayloads, context, nowMs)
+    const answer = answerChild(connection, this.#association, childPayloads, context, nowMs)
     if (answer.child) connection.activate(answer.child)
     return [...payloads, ...answer.payloads]
   }

@@ -13,7 +13,7 @@ import { IKE_PORT, NAT_TRAVERSAL_PORT } from '../path.ts'
 import { chooseIke, ikeProposals, isAnswer, knownGroups } from '../proposal.ts'
 import { parseSignatureHashes, signatureHashes } from '../signature.ts'
 import type { IkeSuite } from '../suite.ts'
-import type { Answer, IncomingMessage, Task } from '../task.ts'
+import type { IncomingMessage, Task } from '../task.ts'
 import { AUTHORITY_HASH_BYTES, CertificateEncoding } from '../wire/certificate.ts'
 import { HEADER_BYTES, SPI_BYTES } from '../wire/header.ts'
 import { allPayloads, findNotify, findPayload } from '../wire/message.ts'
@@ -23,7 +23,7 @@ import { NONCE_MIN_BYTES } from '../wire/opaque.ts'
 import type { Payload } from '../wire/payload.ts'
 import { payloadChainBytes } from '../wire/payload-chain.ts'
 import { speaksPpk } from './ppk.ts'
-import { followRedirect } from './redirect.ts'
+import { followRedirect, parseRedirect, redirectData } from './redirect.ts'
 
 /** RFC 7296 §2.10: half the key size of the PRF at least, 16 at least; 32 covers all of ours. */
 export const OUR_NONCE_BYTES = 32
@@ -62,7 +62,7 @@ function capabilities(connection: Connection, peerSaid: Connection['peer'] | und
   return payloads
 }
 
-function learnCapabilities(connection: Connection, payloads: readonly Payload[]): void {
+export function learnCapabilities(connection: Connection, payloads: readonly Payload[]): void {
   const { peer, options } = connection
   const has = (notifyType: number) => findNotify(payloads, notifyType) !== undefined
   peer.fragments = options.features.fragmentation && has(NotifyType.IKEV2_FRAGMENTATION_SUPPORTED)
@@ -121,12 +121,12 @@ export function logKeys(connection: Connection, association: Association): void 
 
 /** What a responder says to an IKE_SA_INIT request; an error answer ends the attempt. */
 export interface InitAnswer {
-  readonly payloads: Answer
+  readonly payloads: readonly Payload[]
   /** RFC 7296 §2.6: errors are answered without a responder SPI, for nothing is kept. */
   readonly refusal: string | undefined
 }
 
-function refused(notifyType: number, data?: Uint8Array): InitAnswer {
+export function refused(notifyType: number, data?: Uint8Array): InitAnswer {
   return { payloads: [notify(notifyType, data)], refusal: notifyName(notifyType) }
 }
 
@@ -148,6 +148,10 @@ export function answerInit(
   const nonce = findPayload(request.payloads, 'Nonce')
   if (!sa || !ke || !nonce) return refused(NotifyType.INVALID_SYNTAX)
   learnCapabilities(connection, request.payloads)
+  const elsewhere = redirection(connection, request.payloads)
+  if (elsewhere !== undefined) {
+    return refused(NotifyType.REDIRECT, redirectData(elsewhere, nonce.data))
+  }
   const algorithms = connection.peer.intermediate
     ? options.ikeAlgorithms
     : { ...options.ikeAlgorithms, additionalKeyExchange: [] }
@@ -194,6 +198,16 @@ export function answerInit(
   return { refusal: undefined, payloads }
 }
 
+/** Where the peer is to go. Not back to where it was sent here from (RFC 5685 §6). */
+function redirection({ options, peer }: Connection, payloads: readonly Payload[]) {
+  const { redirectTo } = options
+  const from = findNotify(payloads, NotifyType.REDIRECTED_FROM)
+  if (redirectTo === undefined || (!peer.redirect && from === undefined)) return undefined
+  return from !== undefined && parseRedirect(from.data)?.gateway === redirectTo
+    ? undefined
+    : redirectTo
+}
+
 /** CERTREQ with the authorities whose certificates we take. */
 export function authorityRequest(connection: Connection): Payload[] {
   const { acceptsCertificates, authorities } = connection.options.peer
@@ -203,6 +217,19 @@ export function authorityRequest(connection: Connection): Payload[] {
     bytes.set(hash, AUTHORITY_HASH_BYTES * i)
   })
   return [{ type: 'CERTREQ', encoding: CertificateEncoding.X509_SIGNATURE, authorities: bytes }]
+}
+
+/** RFC 7296 §2.23: behind a NAT all goes to port 4500; MOBIKE wants it in any case (RFC 4555 §3.3). */
+export function floatToNatTraversal(connection: Connection): void {
+  const { local, peer } = connection.path
+  const isNeeded = connection.isUdpEncapsulated || connection.options.features.mobike
+  if (!isNeeded || connection.nat === undefined || peer.port !== IKE_PORT) return
+  if (peer.isTcp === true) return
+  const localPort = local.port === IKE_PORT ? NAT_TRAVERSAL_PORT : local.port
+  connection.path = {
+    local: { ...local, port: localPort },
+    peer: { ...peer, port: NAT_TRAVERSAL_PORT },
+  }
 }
 
 /** Initiator: asks until it has keys, then hands over to what follows. */
@@ -271,23 +298,10 @@ export class IkeInit implements Task {
     connection.setup.nonces = { initiator: this.#nonce, responder: copyBytes(nonce.data) }
     connection.setup.responderMessage = copyBytes(response.bytes)
     connection.nat = detectNat(payloads, association.spis, response.path)
-    this.#float(connection)
+    floatToNatTraversal(connection)
     installFirstKeys(connection, association, choice.suite, sharedSecret)
     connection.state = 'authenticating'
     association.queue.push(...this.#next)
-  }
-
-  /** RFC 7296 §2.23: behind a NAT all goes to port 4500; MOBIKE wants it in any case (RFC 4555 §3.3). */
-  #float(connection: Connection): void {
-    const { local, peer } = connection.path
-    const isNeeded = connection.isUdpEncapsulated || connection.options.features.mobike
-    if (!isNeeded || connection.nat === undefined || peer.port !== IKE_PORT) return
-    if (peer.isTcp === true) return
-    const localPort = local.port === IKE_PORT ? NAT_TRAVERSAL_PORT : local.port
-    connection.path = {
-      local: { ...local, port: localPort },
-      peer: { ...peer, port: NAT_TRAVERSAL_PORT },
-    }
   }
 
   #retry(connection: Connection, association: Association): void {

@@ -19,6 +19,7 @@ import type { Payload } from '../wire/payload.ts'
 import { errorName } from './child-create.ts'
 import { logKeys, OUR_NONCE_BYTES } from './ike-init.ts'
 import { IkeDelete } from './informational.ts'
+import { TicketRequest } from './ticket-request.ts'
 
 /** The group of the IKE SA first: Windows falls back to its own default otherwise. */
 function algorithmsFor(connection: Connection, association: Association): IkeAlgorithms {
@@ -61,6 +62,7 @@ function takeOver(connection: Connection, association: Association, nowMs: numbe
   connection.makeCurrent(association)
   startIkeClocks(connection, nowMs)
   connection.emit({ type: 'ike-rekeyed' })
+  if (connection.options.features.requestsTicket) connection.enqueue(new TicketRequest())
 }
 
 export function startIkeClocks(connection: Connection, nowMs: number): void {

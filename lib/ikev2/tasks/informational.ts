@@ -10,6 +10,7 @@ import { ProtocolId } from '../wire/security-association.ts'
 import { findByOutbound } from './child-rekey.ts'
 import { answerMobike } from './mobike.ts'
 import { parseRedirect } from './redirect.ts'
+import { answerTicketRequest } from './ticket-request.ts'
 
 /** An empty request: does the peer still live? (RFC 7296 §2.4) */
 export class Liveness implements Task {
@@ -73,6 +74,7 @@ export function answerInformational(
   connection: Connection,
   association: Association,
   request: IncomingMessage,
+  nowMs: number,
 ): InformationalAnswer {
   const { payloads } = request
   const deletes = allPayloads(payloads, 'D')
@@ -97,6 +99,7 @@ export function answerInformational(
   const spis = deleteChildren(connection, payloads)
   if (spis.length > 0) answer.push({ type: 'D', protocolId: ProtocolId.ESP, spis })
   answer.push(...answerMobike(connection, association, request))
+  answer.push(...answerTicketRequest(connection, association, payloads, nowMs))
   return { payloads: answer, ends: 'nothing', detail: '' }
 }
 
