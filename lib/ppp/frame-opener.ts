@@ -20,8 +20,11 @@ export const Opened = {
 } as const
 export type Opened = (typeof Opened)[keyof typeof Opened]
 
-/** Packets in a row that made no sense, after which keys are negotiated anew. */
-const maxGarbage = 64
+/**
+ * Packets in a row that made no sense or came too late, after which keys are negotiated anew. More are
+ * never late: the tunnel puts packets in order, as far as it waits for any.
+ */
+const maxUnreadable = 64
 
 const decryptionNames: Readonly<Record<Decryption, string>> = {
   [Decryption.ok]: '',
@@ -40,7 +43,7 @@ export class FrameOpener {
   /** Room for `lengthBytes` that stays until the burst ends. */
   readonly #intake: (lengthBytes: number) => number
   #count = coherencyMask
-  #garbage = 0
+  #unreadable = 0
   /** What was opened: the inner packet, from its protocol field on. */
   openedAt = 0
   openedBytes = 0
@@ -81,7 +84,7 @@ export class FrameOpener {
     if (this.#decryptor !== undefined) {
       const decryption = this.#decryptor.decrypt(head, this.#bytes, insideAt, insideBytes)
       if (decryption !== Decryption.ok) return this.#refuse(decryption)
-      this.#garbage = 0
+      this.#unreadable = 0
     } else {
       const expected = (this.#count + 1) & coherencyMask
       this.#count = head & coherencyMask
@@ -115,8 +118,9 @@ export class FrameOpener {
 
   #refuse(decryption: Decryption): Opened {
     this.#counters.count(decryptionNames[decryption])
-    if (decryption === Decryption.garbage && ++this.#garbage >= maxGarbage) {
-      this.#garbage = 0
+    const isUnreadable = decryption === Decryption.garbage || decryption === Decryption.stale
+    if (isUnreadable && ++this.#unreadable >= maxUnreadable) {
+      this.#unreadable = 0
       return Opened.needsKeys
     }
     return decryption === Decryption.lost || decryption === Decryption.waiting

@@ -11,11 +11,13 @@ import {
   utf8Text,
 } from '../../lib/core/bytes.ts'
 import { randomBytes, SeededRandom } from '../../lib/core/random.ts'
+import { serverKeysOf } from '../../lib/crypto/mppe-keys.ts'
 import {
   checkAuthenticatorResponse,
   generateNtResponse,
   ntPasswordHash,
 } from '../../lib/crypto/ms-chap.ts'
+import { CcpCode } from '../../lib/ppp/wire/ccp-options.ts'
 import {
   ChapCode,
   encodeChapValue,
@@ -38,19 +40,38 @@ import {
   u32OfOption,
 } from '../../lib/ppp/wire/option.ts'
 import type { OptionText } from './personas.ts'
+import { type StockEncryption, StockMppe } from './stock-mppe.ts'
 
-type Protocol = 'lcp' | 'ipcp' | 'ipv6cp'
+type Protocol = 'lcp' | 'ccp' | 'ipcp' | 'ipv6cp'
+/** In the order of their first requests. */
+export type StockNetworks = readonly ('ccp' | 'ipcp' | 'ipv6cp')[]
+
+/** RFC 1661 §4.6: the restart timer and counter of every client here. */
+const restartMs = 3000
+const maxConfigure = 10
 
 export interface StockPppOptions {
   readonly lcp: readonly OptionText[]
   readonly ipcp: readonly OptionText[]
   readonly speaksIpv6: boolean
+  /** IPV6CP and IPCP when absent. */
+  readonly networks?: StockNetworks
+  /** Asks for nothing else before CCP is open. */
+  readonly waitsForEncryption?: boolean
+  readonly encryption?: StockEncryption
+  /** Leaves away address, control and half of the protocol field once that is agreed. */
+  readonly compressesHeaders?: boolean
+  /** LCP Identifications (RFC 1570 §2.1), sent as soon as LCP is open. */
+  readonly identifications?: readonly Uint8Array[]
   /** As it stands in the CHAP Response. */
   readonly userName: string
   readonly password: string
   frame(bytes: Uint8Array): void
   packet(bytes: Uint8Array): void
   complain(what: string): void
+  /** Absent: nothing is lost, and nothing sent again. */
+  nowMs?(): number
+  linkUp?(): void
 }
 
 interface Layer {
@@ -58,6 +79,15 @@ interface Layer {
   identifier: number
   isAcked: boolean
   hasAcked: boolean
+  tries: number
+  dueMs: number
+}
+
+function newLayer(): Layer {
+  return {
+    ...{ options: [], identifier: -1, isAcked: false, hasAcked: false },
+    ...{ tries: 0, dueMs: Number.POSITIVE_INFINITY },
+  }
 }
 
 export class StockPpp {
@@ -66,22 +96,30 @@ export class StockPpp {
   failure: string | undefined
   isTerminated = false
   echoReplies = 0
+  /** CCP Reset-Requests that it obeyed. */
+  resets = 0
+  /** What it has agreed on for its packets. */
+  mppe: StockMppe | undefined
   readonly #options: StockPppOptions
   readonly #random = new SeededRandom(78)
+  readonly #networks: StockNetworks
   readonly #layers: Record<Protocol, Layer>
   readonly #interfaceId = fromHex('021a4bfffe00c0de')
   readonly #magic = fromHex('5eed1e55')
   #identifier = 0
   #isServerProved: (text: string) => boolean = () => false
+  /** The proof that waits for a verdict. */
+  #response: { readonly identifier: number; readonly data: Uint8Array; dueMs: number } | undefined
+  #keys: Parameters<typeof StockMppe.open>[0] | undefined
 
   constructor(options: StockPppOptions) {
     this.#options = options
-    const layer = (): Layer => ({ options: [], identifier: -1, isAcked: false, hasAcked: false })
-    this.#layers = { lcp: layer(), ipcp: layer(), ipv6cp: layer() }
+    this.#networks = options.networks ?? (options.speaksIpv6 ? ['ipv6cp', 'ipcp'] : ['ipcp'])
+    this.#layers = { lcp: newLayer(), ccp: newLayer(), ipcp: newLayer(), ipv6cp: newLayer() }
   }
 
   get isUp(): boolean {
-    return this.#isOpen('ipcp') && (!this.#options.speaksIpv6 || this.#isOpen('ipv6cp'))
+    return this.#networks.every(protocol => this.#isOpen(protocol))
   }
 
   start(): void {
@@ -90,11 +128,33 @@ export class StockPpp {
 
   send(packet: Uint8Array): void {
     const protocol = (packet[0] ?? 0) >>> 4 === 6 ? PppProtocol.ipv6 : PppProtocol.ipv4
-    this.#options.frame(encodeFrame(protocol, packet))
+    if (this.mppe === undefined) this.#frame(protocol, packet)
+    else this.#frame(PppProtocol.compressed, this.mppe.seal(protocol, packet))
+  }
+
+  /** Sends again what was not answered. */
+  onTime(nowMs: number): void {
+    for (const protocol of ['lcp', ...this.#networks] as const) {
+      const layer = this.#layers[protocol]
+      if (layer.isAcked || nowMs < layer.dueMs || layer.tries >= maxConfigure) continue
+      const data = encodeOptions(layer.options)
+      this.#control(protocol, ControlCode.configureRequest, layer.identifier, data)
+      layer.tries++
+      layer.dueMs = nowMs + restartMs
+    }
+    const response = this.#response
+    if (response === undefined || nowMs < response.dueMs) return
+    response.dueMs = nowMs + restartMs
+    this.#control('chap', ChapCode.response, response.identifier, response.data)
   }
 
   terminate(): void {
     this.#control('lcp', ControlCode.terminateRequest, ++this.#identifier, utf8('User request'))
+  }
+
+  /** As if it could not follow. */
+  askForReset(): void {
+    this.#control('ccp', CcpCode.resetRequest, ++this.#identifier, new Uint8Array(0))
   }
 
   receive(bytes: Uint8Array): void {
@@ -102,7 +162,13 @@ export class StockPpp {
     const at = peeled >>> 16
     const protocol = peeled & 0xffff
     if (protocol === PppProtocol.ipv4 || protocol === PppProtocol.ipv6) {
+      if (this.mppe !== undefined) this.#options.complain('a packet in clear')
       this.#options.packet(copyBytes(bytes, at))
+      return
+    }
+    if (protocol === PppProtocol.compressed && this.mppe !== undefined) {
+      const packet = this.mppe.open(copyBytes(bytes, at))
+      if (packet !== undefined) this.#options.packet(packet)
       return
     }
     if (checkControlPacket(bytes, at, bytes.length - at)) {
@@ -113,8 +179,13 @@ export class StockPpp {
     if (protocol === PppProtocol.chap) this.#chap(code, identifier, data)
     else if (protocol === PppProtocol.lcp) this.#lcp(code, identifier, data)
     else if (protocol === PppProtocol.ipcp) this.#negotiate('ipcp', code, identifier, data)
-    else if (protocol === PppProtocol.ipv6cp && this.#options.speaksIpv6) {
+    else if (protocol === PppProtocol.ipv6cp && this.#networks.includes('ipv6cp')) {
       this.#negotiate('ipv6cp', code, identifier, data)
+    } else if (protocol === PppProtocol.ccp && this.#networks.includes('ccp')) {
+      if (code === CcpCode.resetRequest) {
+        this.resets++
+        this.mppe?.reset()
+      } else this.#negotiate('ccp', code, identifier, data)
     } else {
       const rejected = concatBytes(Uint8Array.of(protocol >>> 8, protocol), copyBytes(bytes, at))
       this.#control('lcp', ControlCode.protocolReject, ++this.#identifier, rejected)
@@ -159,6 +230,7 @@ export class StockPpp {
           this.#options.complain(`${protocol}: an Ack that is not our request`)
         }
         layer.isAcked = true
+        layer.dueMs = Number.POSITIVE_INFINITY
         break
       case ControlCode.configureNak:
         layer.options = layer.options.map(
@@ -174,10 +246,42 @@ export class StockPpp {
       default:
         this.#options.complain(`${protocol}: code ${code}`)
     }
-    if (!wasOpen && this.#isOpen(protocol) && protocol === 'ipcp') {
-      const address = layer.options.find(({ type }) => type === 3)
-      this.address = address === undefined ? 0 : u32OfOption(address)
+    if (!wasOpen && this.#isOpen(protocol)) this.#opened(protocol)
+  }
+
+  #opened(protocol: Protocol): void {
+    const { options } = this.#layers[protocol]
+    switch (protocol) {
+      case 'lcp':
+        for (const data of this.#options.identifications ?? []) {
+          const text = concatBytes(this.#magic, data)
+          this.#control('lcp', ControlCode.identification, ++this.#identifier, text)
+        }
+        this.#options.linkUp?.()
+        return
+      case 'ccp':
+        if (this.#keys !== undefined) this.mppe = StockMppe.open(this.#keys, options)
+        if (this.#options.waitsForEncryption === true) this.#requestNetworks()
+        return
+      case 'ipcp': {
+        const address = options.find(({ type }) => type === 3)
+        this.address = address === undefined ? 0 : u32OfOption(address)
+        return
+      }
+      case 'ipv6cp':
+        return
     }
+  }
+
+  /** RFC 1661 §4.3: a request in Opened takes the layer down, and with LCP all above it. */
+  #down(protocol: Protocol): void {
+    if (protocol === 'ccp' || protocol === 'lcp') this.mppe = undefined
+    if (protocol === 'lcp') {
+      this.#response = undefined
+      for (const network of this.#networks) this.#layers[network] = newLayer()
+    }
+    this.#layers[protocol].hasAcked = false
+    this.#request(protocol)
   }
 
   #judge(protocol: Protocol, identifier: number, options: Option[], data: Uint8Array): void {
@@ -187,20 +291,36 @@ export class StockPpp {
       this.#control(protocol, ControlCode.configureNak, identifier, nak)
       return
     }
+    const { encryption } = this.#options
+    const wish = protocol === 'ccp' ? encryption?.answer(options) : undefined
+    if (wish !== undefined) {
+      this.#control(protocol, ControlCode.configureNak, identifier, encodeOptions([wish]))
+      return
+    }
+    if (this.#isOpen(protocol)) this.#down(protocol)
     this.#layers[protocol].hasAcked = true
     this.#control(protocol, ControlCode.configureAck, identifier, data)
   }
 
   #chap(code: number, identifier: number, data: Uint8Array): void {
     if (code === ChapCode.challenge) this.#respond(identifier, parseChapValue(data).value)
-    else if (code === ChapCode.failure) this.failure = utf8Text(data)
-    else if (code === ChapCode.success) {
+    else if (code === ChapCode.failure) {
+      this.#response = undefined
+      this.failure = utf8Text(data)
+    } else if (code === ChapCode.success) {
+      this.#response = undefined
       if (!this.#isServerProved(utf8Text(data))) {
         this.#options.complain('the server did not prove itself')
       }
-      if (this.#layers.ipcp.identifier >= 0) return
-      if (this.#options.speaksIpv6) this.#request('ipv6cp')
-      this.#request('ipcp')
+      if (this.#options.waitsForEncryption !== true) this.#requestNetworks()
+      else if (this.#layers.ccp.identifier < 0) this.#request('ccp')
+    }
+  }
+
+  /** All that were not asked for yet. */
+  #requestNetworks(): void {
+    for (const protocol of this.#networks) {
+      if (this.#layers[protocol].identifier < 0) this.#request(protocol)
     }
   }
 
@@ -213,6 +333,8 @@ export class StockPpp {
     this.#isServerProved = text => checkAuthenticatorResponse(exchange, ntHash, ntResponse, text)
     const value = encodeMschapv2Value({ peerChallenge, ntResponse })
     const data = encodeChapValue({ value, name: utf8(userName) })
+    this.#keys = serverKeysOf(ntHash, ntResponse)
+    this.#response = { identifier, data, dueMs: this.#dueMs }
     this.#control('chap', ChapCode.response, identifier, data)
   }
 
@@ -221,12 +343,14 @@ export class StockPpp {
     if (layer.identifier < 0) layer.options = this.#wishes(protocol)
     layer.identifier = ++this.#identifier & 0xff
     layer.isAcked = false
+    layer.dueMs = this.#dueMs
     const data = encodeOptions(layer.options)
     this.#control(protocol, ControlCode.configureRequest, layer.identifier, data)
   }
 
   #wishes(protocol: Protocol): Option[] {
     if (protocol === 'ipv6cp') return [{ type: 1, data: this.#interfaceId }]
+    if (protocol === 'ccp') return [...(this.#options.encryption?.request ?? [])]
     return this.#options[protocol].map(([type, value]) => ({
       type,
       data: value === 'magic' ? this.#magic : fromHex(value),
@@ -241,6 +365,19 @@ export class StockPpp {
   ): void {
     const packet = encodeControlPacket({ code, identifier, data })
     this.#options.frame(encodeFrame(PppProtocol[protocol], packet))
+  }
+
+  /** RFC 1661 §6.5, §6.6: short headers for all but LCP, where that was acknowledged. */
+  #frame(protocol: number, information: Uint8Array): void {
+    const { lcp } = this.#layers
+    const has = (type: number) => lcp.isAcked && lcp.options.some(one => one.type === type)
+    if (this.#options.compressesHeaders !== true || !has(7) || !has(8)) {
+      this.#options.frame(encodeFrame(protocol, information))
+    } else this.#options.frame(concatBytes(Uint8Array.of(protocol), information))
+  }
+
+  get #dueMs(): number {
+    return (this.#options.nowMs?.() ?? Number.POSITIVE_INFINITY) + restartMs
   }
 
   #isOpen(protocol: Protocol): boolean {

@@ -372,6 +372,24 @@ t.test('no plain packet leaves while encryption is due, nor after the end', asyn
   t.equal(server.path.open(same(statelessOnly)), false, 'no keys are left')
 })
 
+t.test('64 packets in a row from before the last ask for new keys, a few do not', async t => {
+  const [client, server] = [makeEnd('client'), makeEnd('server')]
+  for (const end of [client, server]) end.path.open(same(statelessOnly))
+  const early = Array.from({ length: 64 }, (_, i) => client.seal(ipPacket(i, 60)))
+  const late = client.seal(ipPacket(64, 60))
+  t.equal(server.open(late).opened, Opened.ok)
+  const results = early.slice(0, 63).map(frame => server.open(frame).opened)
+  t.ok(results.every(result => result === Opened.dropped))
+  t.equal(
+    server.open(client.seal(ipPacket(65, 60))).opened,
+    Opened.ok,
+    'the next begins the count anew',
+  )
+  const again = early.map(frame => server.open(frame).opened)
+  t.equal(again.at(-1), Opened.needsKeys)
+  t.equal(server.path.counters.get('mppe-stale'), 127)
+})
+
 t.test('64 packets in a row that make no sense ask for new keys', async t => {
   const server = makeEnd('server')
   server.path.open(same(statelessOnly))
