@@ -18,6 +18,7 @@ export interface DefaultTextOptions {
 /** Text that `parseConfig` reads as the defaults, but for what `options` say. */
 export function defaultConfigText(options: DefaultTextOptions = {}): string {
   const { lockout } = defaults.auth
+  const { multilink } = defaults.ppp
   return `# Configuration of OpenRAS. What is left out has the default that stands here.
 # "openras check" tells what is wrong with it, "openras schema" prints its JSON Schema.
 
@@ -127,10 +128,18 @@ pptp:
   sendWindow: ${defaults.pptp.sendWindow}
 
 ppp:
-  # Several calls of one user as one (RFC 1990), where the tunnel is PPTP.
+  # Several calls of one user as one (RFC 1990), over SSTP, L2TP and PPTP in any mixture.
   multilink:
-    enabled: ${defaults.ppp.multilink.enabled}
-    linksPerBundle: ${defaults.ppp.multilink.linksPerBundle}
+    enabled: ${multilink.enabled}
+    linksPerBundle: ${multilink.linksPerBundle}
+    # With clients that speak BAP (RFC 2125) calls come and go by load: one more is asked for above a
+    # share of what all of them carry together, one less below another, each after so long a time.
+    bap: ${multilink.bap}
+    linkKilobitsPerSecond: ${multilink.linkKilobitsPerSecond}
+    addAbovePercent: ${multilink.addAbovePercent}
+    addAfterSeconds: ${multilink.addAfterSeconds}
+    dropBelowPercent: ${multilink.dropBelowPercent}
+    dropAfterSeconds: ${multilink.dropAfterSeconds}
 
 auth:
   # mschapv2, chap, pap: offered from strongest to weakest. chap works only for users whose password

@@ -72,6 +72,13 @@ export const defaults = {
     multilink: {
       enabled: false,
       linksPerBundle: 8,
+      bap: true,
+      /** Of one call, each way: what the shares below are shares of. */
+      linkKilobitsPerSecond: 10_000,
+      addAbovePercent: 75,
+      addAfterSeconds: 120,
+      dropBelowPercent: 50,
+      dropAfterSeconds: 120,
     },
   },
   auth: {

@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { logLevels } from '../core/log.ts'
 import { defaults } from './defaults.ts'
 import * as field from './fields.ts'
+import { multilinkSchema } from './multilink-section.ts'
 import { filtersSchema, policySchema } from './policies.ts'
 import { radiusSchema } from './radius-section.ts'
 
@@ -310,15 +311,7 @@ export const documentSchema = z
         .describe('obeyed: packets wait for acknowledgments while the window of a client is full'),
     }),
     ppp: section('What all tunnels with PPP inside have in common', {
-      multilink: section('Several calls of one user as one (RFC 1990), where the tunnel is PPTP', {
-        enabled: z.boolean().default(defaults.ppp.multilink.enabled),
-        linksPerBundle: z
-          .int()
-          .min(2)
-          .max(64)
-          .default(defaults.ppp.multilink.linksPerBundle)
-          .describe('Calls that may be joined'),
-      }),
+      multilink: z.preprocess(value => (value === null ? {} : value), multilinkSchema).prefault({}),
     }),
     auth: section('How users prove who they are', {
       methods: z

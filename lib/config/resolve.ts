@@ -8,6 +8,7 @@ import { defaultControlSocketName } from './defaults.ts'
 import type { ConfigDocument } from './document.ts'
 import type { IpNetwork, Ipv4Range } from './fields.ts'
 import type { FilterRule } from './filter-rule.ts'
+import { type MultilinkConfig, resolveMultilink } from './multilink-section.ts'
 import { type Policy, resolveFilters, resolvePolicy } from './policies.ts'
 import type { PathKey } from './problems.ts'
 import { type RadiusConfig, resolveRadius } from './radius-section.ts'
@@ -124,7 +125,7 @@ export interface Config {
   }
   readonly ppp: {
     /** Absent: links of PPP stand alone. */
-    readonly multilink?: { readonly linksPerBundle: number }
+    readonly multilink?: MultilinkConfig
   }
   readonly auth: {
     /** Strongest first. */
@@ -268,9 +269,7 @@ export function resolveConfig(document: ConfigDocument): Config {
       isCompressed: pptp.compression,
       isWindowObeyed: pptp.sendWindow === 'obeyed',
     },
-    ppp: ppp.multilink.enabled
-      ? { multilink: { linksPerBundle: ppp.multilink.linksPerBundle } }
-      : {},
+    ppp: resolvePpp(ppp),
     auth: {
       methods: strongestFirst.filter(method => auth.methods.includes(method)),
       lockout: {
@@ -337,6 +336,11 @@ function resolveDhcp({
     ...(relay !== undefined && { relayAddress: relay }),
     relaysInform: inform === 'relay',
   }
+}
+
+function resolvePpp(ppp: ConfigDocument['ppp']): Config['ppp'] {
+  const multilink = resolveMultilink(ppp.multilink)
+  return multilink === undefined ? {} : { multilink }
 }
 
 function resolveEap(eap: ConfigDocument['eap']): Config['eap'] {

@@ -31,6 +31,8 @@ export const DisconnectCause = {
   'no-address': 9,
   /** The PPP phase, the SSTP call or the tunnel did not come up in time. */
   'setup-timeout': 9,
+  /** A link of a bundle that carries too little to be needed. */
+  'port-unneeded': 12,
   /** The same user dialled again and the policy keeps one session. */
   replaced: 13,
 } as const satisfies Record<string, number>

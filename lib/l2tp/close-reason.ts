@@ -26,6 +26,7 @@ const stopResults: Record<DisconnectCause, StopResult> = {
   'session-limit': 'general-error',
   'no-address': 'general-error',
   'setup-timeout': 'clear',
+  'port-unneeded': 'clear',
   replaced: 'clear',
 }
 
@@ -44,6 +45,7 @@ const callResults: Record<DisconnectCause, CallResult> = {
   'session-limit': 'no-facilities',
   'no-address': 'no-facilities',
   'setup-timeout': 'not-established-in-time',
+  'port-unneeded': 'administrative',
   replaced: 'administrative',
 }
 

@@ -525,6 +525,7 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
       return
     }
     this.#unexpected('protocol-reject-of-other')
+    this.#outbox.event({ type: 'protocol-rejected', protocol })
   }
 
   #makeNetwork(random: RandomSource): NetworkLayer {

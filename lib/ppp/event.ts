@@ -115,6 +115,8 @@ export type PppEvent =
   | { readonly type: 'compression-down'; readonly isEncryptionDue: boolean }
   /** The peer cannot read what we send: the next packet begins anew. */
   | { readonly type: 'reset-requested' }
+  /** The peer does not speak a protocol that is not of the engine (RFC 1661 §5.7). */
+  | { readonly type: 'protocol-rejected'; readonly protocol: number }
   /** RFC 1570 §2.1. Text only when it is printable. */
   | { readonly type: 'identification'; readonly text?: string }
   /** Something that was dropped, or that should not happen; a name to count. */

@@ -27,6 +27,8 @@ export interface MultilinkSettings {
   readonly endpoint: Uint8Array
   /** Fragments to us shall have short sequence numbers. */
   readonly wantsShort: boolean
+  /** What we call this link when BAP is to drop it, 16 bits (RFC 2125 §2.1); absent: no BAP. */
+  readonly discriminator?: number
 }
 
 export type EncryptionPolicy = 'none' | 'optional' | 'required'

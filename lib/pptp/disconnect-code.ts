@@ -24,6 +24,7 @@ export const disconnectResultOf = {
   'session-limit': DisconnectResult.adminShutdown,
   'no-address': DisconnectResult.generalError,
   'setup-timeout': DisconnectResult.lostCarrier,
+  'port-unneeded': DisconnectResult.adminShutdown,
   replaced: DisconnectResult.adminShutdown,
 } as const satisfies Record<DisconnectCause, number>
 

@@ -18,10 +18,11 @@ export function makeBundles(
   { dataplane, clock, wheel, random }: Omit<LinkServices, 'bundles'>,
 ): BundleTable<PppLinkOwner> | undefined {
   if (ppp.multilink === undefined) return undefined
-  const { linksPerBundle } = ppp.multilink
+  const { linksPerBundle, bandwidth } = ppp.multilink
   const slotBytes = Math.max(leastSlotBytes, tun.mtuBytes + overheadBytes)
   return new BundleTable({
     ...{ dataplane, clock, wheel, random, linksPerBundle },
+    ...(bandwidth !== undefined && { bandwidth }),
     mrruBytes: Math.max(leastMrruBytes, tun.mtuBytes + overheadBytes),
     slots: new StackSlotPool(dataplane.memory, slotBytes, fragmentSlots),
   })

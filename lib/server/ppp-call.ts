@@ -201,6 +201,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
       case 'ipv6-up':
       case 'reset-requested':
       case 'unexpected':
+      case 'protocol-rejected':
         break
       case 'ipv6-down':
         this.#ipv6Link?.close()

@@ -18,6 +18,8 @@ export interface DialSettings {
   readonly wantsIpv6: boolean
   /** What to agree on where the tunnel leaves encryption to PPP. */
   readonly compression?: CompressionSettings
+  /** Dials once more for the same bundle, when BAP says so; resolves when that call has joined. */
+  addLink?(): Promise<void>
 }
 
 export interface DialEnd {
@@ -32,6 +34,7 @@ export class PppDial implements LinkFactory, PppLinkOwner {
   readonly session = undefined
   /** IPv4 flows. Rejects with ConnectError when the call ends before. */
   readonly up: Promise<Ipv4Up>
+  readonly addLink?: () => Promise<void>
   /** The link carries for the bundle of an earlier one, which has the addresses. */
   readonly joined: Promise<void>
   readonly closed: Promise<DialEnd>
@@ -46,6 +49,8 @@ export class PppDial implements LinkFactory, PppLinkOwner {
   constructor(settings: DialSettings, services: LinkServices) {
     this.#settings = settings
     this.#services = services
+    const { addLink } = settings
+    if (addLink !== undefined) this.addLink = () => addLink()
     this.up = new Promise((resolve, reject) => {
       this.#onUp = resolve
       this.#onFailed = reject

@@ -20,6 +20,7 @@ import type { BundleTable, EntranceRefusal } from '../ppp/multilink/bundle-table
 import { LinkInBundle } from '../ppp/multilink/link-in-bundle.ts'
 import type { CompressionSettings, PppSettings } from '../ppp/settings.ts'
 import { PppProtocol, peel } from '../ppp/wire/frame.ts'
+import { LinkBandwidth } from './link-bandwidth.ts'
 
 export interface LinkServices {
   /** Absent: no link is bundled with another. */
@@ -38,6 +39,8 @@ export interface PppLinkOwner {
   readonly isUplink: boolean
   /** Of an answered call: what other links of its user join. */
   readonly session: Session | undefined
+  /** Where we can dial: calls the peer once more, for the same bundle; resolves when that has joined. */
+  addLink?(): Promise<void>
   /** Everything that PPP reports, after the link has done its own part. */
   event(event: PppEvent): void
   /** IPv4 flows: say which addresses are behind this port. */
@@ -75,6 +78,8 @@ export class PppLink implements Link {
   readonly #bundling: LinkInBundle<PppLinkOwner> | undefined
   /** Absent: the tunnel protects its packets by itself. */
   readonly #compression: CompressionSettings | undefined
+  /** Absent: links of the bundle come and go without BAP. */
+  #bandwidth: LinkBandwidth | undefined
   #droppedIpPackets = 0
   #ipv4: Ipv4Up | undefined
   #ipv6: Ipv6Up | undefined
@@ -103,7 +108,7 @@ export class PppLink implements Link {
       {
         ...others,
         ...(this.#compression !== undefined && { compression: this.#compression }),
-        ...(bundles !== undefined && { multilink: bundles.settings }),
+        ...(bundles !== undefined && { multilink: bundles.linkSettings() }),
       },
       services.random,
     )
@@ -116,6 +121,8 @@ export class PppLink implements Link {
         receive: (at, lengthBytes) => this.#receive(at, lengthBytes, true),
         close: () =>
           this.#driver.handle({ type: 'close', cause: 'lost-carrier', detail: 'bundle is over' }),
+        end: () =>
+          this.#driver.handle({ type: 'close', cause: 'port-unneeded', detail: 'dropped by bap' }),
       })
     }
     const setSealer = (sealer: FrameSealer) =>
@@ -198,6 +205,15 @@ export class PppLink implements Link {
       owner: this.#owner,
     })
     if (refusal !== undefined) return refusal
+    const { bundle } = bundling
+    const bandwidth = this.#services.bundles?.bandwidth(maxLinks)
+    if (bundle?.linkNames[0] !== undefined && bandwidth !== undefined) {
+      this.#bandwidth = new LinkBandwidth(bandwidth, bundle, this.#services, {
+        sendFrame: frame => this.#carrier.sendFrame(frame),
+        traffic: () => this.usage(),
+        count: name => this.counters.count(name),
+      })
+    }
     this.#driver.handle({ type: 'bundled', isFollower: bundling.isFollower })
     return undefined
   }
@@ -239,6 +255,9 @@ export class PppLink implements Link {
       else this.#receiveIp(protocol, at + headerBytes, lengthBytes - headerBytes)
     } else if (protocol === PppProtocol.compressed && this.#dataPath !== undefined) {
       this.#receiveProtected(this.#dataPath, at + headerBytes, lengthBytes - headerBytes)
+    } else if (this.#bandwidth !== undefined && isOfBandwidth(protocol)) {
+      const informationBytes = lengthBytes - headerBytes
+      this.#bandwidth.receive(protocol, this.#bytes, at + headerBytes, informationBytes)
     } else {
       const bytes = this.#bytes.subarray(at, at + lengthBytes)
       this.#driver.handle({ type: 'frame', bytes })
@@ -314,7 +333,7 @@ export class PppLink implements Link {
         )
         break
       case 'renegotiating':
-        this.#bundling?.leave()
+        this.#leaveBundle()
         break
       case 'ipv4-up':
         this.#ipv4 = event
@@ -332,12 +351,15 @@ export class PppLink implements Link {
         this.#ipv6 = undefined
         this.#reconnect()
         break
+      case 'protocol-rejected':
+        this.#bandwidth?.protocolRejected(event.protocol)
+        break
       case 'unexpected':
         this.counters.count(event.counter)
         break
       case 'closed':
         this.#disconnect()
-        this.#bundling?.leave()
+        this.#leaveBundle()
         this.#dataPath?.destroy()
         this.#driver.close()
         break
@@ -351,6 +373,12 @@ export class PppLink implements Link {
     }
     this.#owner.event(event)
     if (event.type === 'closed' && !this.#isCarrierLost) this.#carrier.close(event.cause)
+  }
+
+  #leaveBundle(): void {
+    this.#bandwidth?.close()
+    this.#bandwidth = undefined
+    this.#bundling?.leave()
   }
 
   /** Opens what is negotiated, once the tunnel permits it. */
@@ -393,5 +421,9 @@ const firstLinkProtocol = 0xc000
 
 /** What belongs to the bundle as a whole, with or without the head of a fragment (RFC 1990 §3). */
 function isOfBundle(protocol: number): boolean {
-  return protocol !== 0 && protocol < firstLinkProtocol
+  return (protocol !== 0 && protocol < firstLinkProtocol) || isOfBandwidth(protocol)
+}
+
+function isOfBandwidth(protocol: number): boolean {
+  return protocol === PppProtocol.bacp || protocol === PppProtocol.bap
 }

@@ -262,6 +262,7 @@ function side(seed: number, linksPerBundle = 4) {
   })
   const packets: Uint8Array[] = []
   const closed: number[] = []
+  const ended: number[] = []
   let links = 0
   const open = (peerMruBytes = 1400, given: MultilinkAgreement | undefined = agreement) => {
     const number = links++
@@ -273,6 +274,7 @@ function side(seed: number, linksPerBundle = 4) {
       },
       receive: (at, lengthBytes) => packets.push(copyBytes(memory.bytes, at, at + lengthBytes)),
       close: () => closed.push(number),
+      end: () => ended.push(number),
     })
     link.setSealer(new PlainSealer(memory.bytes))
     link.agreed(given, peerMruBytes)
@@ -280,7 +282,7 @@ function side(seed: number, linksPerBundle = 4) {
   }
   const inbox = memory.allocate(4096)
   return {
-    ...{ table, open, packets, closed, slots },
+    ...{ table, open, packets, closed, ended, slots },
     /** A frame of the peer on `link`. */
     receive: (link: LinkInBundle<undefined>, frame: Uint8Array) => {
       memory.bytes.set(frame, inbox)

@@ -12,8 +12,10 @@ import type { Dataplane, SlotPool } from '../../dataplane/dataplane.ts'
 import type { FrameSealer } from '../carrier.ts'
 import type { MultilinkSettings } from '../settings.ts'
 import { longSequence, shortSequence } from '../wire/multilink.ts'
+import type { BandwidthSettings } from './bandwidth-control.ts'
 import { Bundle } from './bundle.ts'
 import { EndpointClass, type MultilinkAgreement } from './lcp-multilink.ts'
+import type { LoadSettings } from './load-watch.ts'
 
 const endpointBytes = 8
 
@@ -27,6 +29,8 @@ export interface BundleTableOptions {
   /** Largest packet that we put together, bytes. */
   readonly mrruBytes: number
   readonly linksPerBundle: number
+  /** Absent: links come and go without BAP. */
+  readonly bandwidth?: LoadSettings
 }
 
 /** A link that has proved whose it is. */
@@ -60,6 +64,8 @@ export class BundleTable<Owner = undefined> {
   readonly #bundles = new Map<string, Bundle<Owner>>()
   readonly #stagingAt: number
   readonly #stagingBytes: number
+  /** RFC 2125 §2.1: no two links of a bundle have the same. */
+  #lastDiscriminator = 0
 
   constructor(options: BundleTableOptions) {
     this.#options = options
@@ -69,6 +75,19 @@ export class BundleTable<Owner = undefined> {
     endpoint[0] = EndpointClass.local
     endpoint.set(randomBytes(options.random, endpointBytes), 1)
     this.settings = { mrruBytes: options.mrruBytes, endpoint, wantsShort: false }
+  }
+
+  /** What LCP says of one more link. */
+  linkSettings(): MultilinkSettings {
+    if (this.#options.bandwidth === undefined) return this.settings
+    this.#lastDiscriminator = (this.#lastDiscriminator + 1) & 0xffff
+    return { ...this.settings, discriminator: this.#lastDiscriminator }
+  }
+
+  /** For the bundle of a user who may have so many links; undefined: without BAP. */
+  bandwidth(maxLinks = Number.POSITIVE_INFINITY): BandwidthSettings | undefined {
+    const { bandwidth, linksPerBundle } = this.#options
+    return bandwidth && { ...bandwidth, mostLinks: Math.min(linksPerBundle, maxLinks) }
   }
 
   get size(): number {

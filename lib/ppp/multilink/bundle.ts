@@ -8,6 +8,7 @@ import { noRoom, type PacketSink } from '../../core/packet-sink.ts'
 import type { PinnedMemory } from '../../dataplane/dataplane.ts'
 import type { FrameSealer } from '../carrier.ts'
 import { FragmentBit, type SequenceForm } from '../wire/multilink.ts'
+import type { LinkNames } from './lcp-multilink.ts'
 import type { MemberLink } from './member-link.ts'
 import { Reassembler, type ReassemblerPorts } from './reassembler.ts'
 
@@ -51,6 +52,8 @@ export class Bundle<Owner = undefined> implements PacketSink {
   readonly agreement: BundleAgreement
   readonly isEncryptionDue: boolean
   readonly owner: Owner
+  /** Hears when a link has come or gone. */
+  onChange: (() => void) | undefined
   readonly #ports: BundlePorts
   readonly #members: MemberLink[] = []
   readonly #reassembler: Reassembler
@@ -72,6 +75,19 @@ export class Bundle<Owner = undefined> implements PacketSink {
     return this.#members.length
   }
 
+  /** What BAP calls the links, the first one in front; undefined: it has no name. */
+  get linkNames(): (LinkNames | undefined)[] {
+    return this.#members.map(({ names }) => names)
+  }
+
+  /** Ends the link that we call so; false when there is none, or when it leads. */
+  drop(own: number): boolean {
+    const member = this.#members.find(({ names }) => names?.own === own)
+    if (member === undefined || member === this.#members[0]) return false
+    member.end()
+    return true
+  }
+
   get waitingFragments(): number {
     return this.#reassembler.waitingFragments
   }
@@ -81,6 +97,7 @@ export class Bundle<Owner = undefined> implements PacketSink {
     this.#members.push(member)
     this.#reassembler.addLink(member)
     this.#applySealers()
+    this.onChange?.()
   }
 
   /** The link is down. When the first one is, so are the others. */
@@ -91,6 +108,7 @@ export class Bundle<Owner = undefined> implements PacketSink {
     if (index > 0) {
       this.#reassembler.removeLink(member)
       this.#applySealers()
+      this.onChange?.()
       return
     }
     this.#isOver = true

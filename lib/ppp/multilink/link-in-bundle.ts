@@ -15,6 +15,8 @@ export interface LinkInBundlePorts {
   receive(at: number, lengthBytes: number): void
   /** The first link is gone. */
   close(): void
+  /** The link is needed no more. */
+  end(): void
 }
 
 /** What the link itself does not know of its entrance. */
@@ -88,6 +90,8 @@ export class LinkInBundle<Owner> {
       form: agreement.sendsShort ? shortSequence : longSequence,
       setSealer: ports.setSealer,
       receiveWhole: ports.receive,
+      ...(agreement.names !== undefined && { names: agreement.names }),
+      end: ports.end,
       close: () => {
         this.#bundle = undefined
         ports.close()

@@ -3,6 +3,7 @@ import type { PacketSink } from '../../core/packet-sink.ts'
 import type { FrameSealer } from '../carrier.ts'
 import { frameHeaderBytes, PppProtocol, putFrameHeader } from '../wire/frame.ts'
 import { putFragmentHeader, type SequenceForm } from '../wire/multilink.ts'
+import type { LinkNames } from './lcp-multilink.ts'
 import type { ReceivingLink } from './reassembler.ts'
 
 export interface MemberOptions {
@@ -16,8 +17,12 @@ export interface MemberOptions {
   setSealer(sealer: FrameSealer): void
   /** A frame for the bundle that this link leads. */
   receiveWhole(at: number, lengthBytes: number): void
+  /** What BAP calls the link; absent: nothing. */
+  readonly names?: LinkNames
   /** The bundle is gone, and with it this link. */
   close(): void
+  /** The bundle goes on without this link. */
+  end(): void
 }
 
 export class MemberLink implements FrameSealer, ReceivingLink {
@@ -51,6 +56,14 @@ export class MemberLink implements FrameSealer, ReceivingLink {
 
   close(): void {
     this.#options.close()
+  }
+
+  get names(): LinkNames | undefined {
+    return this.#options.names
+  }
+
+  end(): void {
+    this.#options.end()
   }
 
   /** What `seal` puts in front of the next fragment. */

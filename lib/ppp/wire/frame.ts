@@ -33,6 +33,8 @@ export const PppProtocol = {
   lcp: 0xc021,
   pap: 0xc023,
   cbcp: 0xc029,
+  bacp: 0xc02b,
+  bap: 0xc02d,
   chap: 0xc223,
   eap: 0xc227,
 } as const

@@ -22,8 +22,8 @@ export const rejectedLcpOptions = {
   callback: 13,
 } as const
 
-/** RFC 1990 §5.1: negotiated on links that may be bundled, rejected on all others. */
-export const multilinkOptions = { mrru: 17, short: 18, endpoint: 19 } as const
+/** RFC 1990 §5.1, RFC 2125 §2.1: negotiated on links that may be bundled, rejected on all others. */
+export const multilinkOptions = { mrru: 17, short: 18, endpoint: 19, discriminator: 23 } as const
 export type MultilinkOptionName = keyof typeof multilinkOptions
 
 /** RFC 1661 §6.1: what holds when nothing is negotiated. */

@@ -1,0 +1,95 @@
+/** BACP and BAP of the bundle that one link leads: frames in and out, links added and dropped. */
+import { copyBytes } from '../core/bytes.ts'
+import { Driver } from '../core/driver.ts'
+import {
+  BandwidthControl,
+  type BandwidthEvent,
+  type BandwidthInput,
+  type BandwidthSettings,
+} from '../ppp/multilink/bandwidth-control.ts'
+import type { Bundle } from '../ppp/multilink/bundle.ts'
+import type { Traffic } from '../ppp/multilink/load-watch.ts'
+import type { LinkServices, PppLinkOwner } from './ppp-link.ts'
+
+export interface LinkBandwidthPorts {
+  /** A control frame on the first link. */
+  sendFrame(frame: Uint8Array): void
+  traffic(): Traffic
+  count(name: string): void
+}
+
+export class LinkBandwidth {
+  readonly #bundle: Bundle<PppLinkOwner>
+  readonly #ports: LinkBandwidthPorts
+  readonly #driver: Driver<BandwidthInput, BandwidthEvent>
+
+  constructor(
+    settings: BandwidthSettings,
+    bundle: Bundle<PppLinkOwner>,
+    { random, clock, wheel }: LinkServices,
+    ports: LinkBandwidthPorts,
+  ) {
+    this.#bundle = bundle
+    this.#ports = ports
+    const dials = bundle.owner.addLink !== undefined
+    const control = new BandwidthControl(settings, {
+      dials,
+      random,
+      traffic: () => ports.traffic(),
+    })
+    this.#driver = new Driver(control, clock, wheel, {
+      transmit: frame => ports.sendFrame(frame),
+      event: event => this.#onEvent(event),
+    })
+    bundle.onChange = () => this.#tellOfLinks()
+    this.#tellOfLinks()
+    this.#driver.handle({ type: 'open' })
+  }
+
+  /** A frame of BACP or BAP, on any link of the bundle. */
+  receive(protocol: number, bytes: Uint8Array, at: number, lengthBytes: number): void {
+    // copied: a few dozen bytes, a few times a minute
+    this.#driver.handle({ type: 'packet', protocol, bytes: copyBytes(bytes, at, at + lengthBytes) })
+  }
+
+  protocolRejected(protocol: number): void {
+    this.#driver.handle({ type: 'protocol-rejected', protocol })
+  }
+
+  close(): void {
+    this.#bundle.onChange = undefined
+    this.#driver.close()
+  }
+
+  #tellOfLinks(): void {
+    this.#driver.handle({ type: 'links', links: this.#bundle.linkNames })
+  }
+
+  #onEvent(event: BandwidthEvent): void {
+    switch (event.type) {
+      case 'add-link':
+        this.#addLink()
+        break
+      case 'drop-link':
+        this.#ports.count(this.#bundle.drop(event.own) ? 'bap-link-dropped' : 'bap-link-gone')
+        break
+      case 'unexpected':
+        this.#ports.count(event.counter)
+        break
+      case 'bandwidth-up':
+        this.#ports.count('bacp-opened')
+        break
+      case 'bandwidth-down':
+        break
+    }
+  }
+
+  #addLink(): void {
+    const dialled = (isUp: boolean) => this.#driver.handle({ type: 'dialled', isUp })
+    this.#ports.count('bap-link-added')
+    this.#bundle.owner.addLink?.().then(
+      () => dialled(true),
+      () => dialled(false),
+    )
+  }
+}
