@@ -1,5 +1,5 @@
 /** The receiving half of an ESP SA: RFC 4303 §3.4. Packets are opened where they stand. */
-import { u16, u32 } from '../core/bytes.ts'
+import { u16 } from '../core/bytes.ts'
 import {
   type PacketBytes,
   type PacketCipherProvider,
@@ -126,7 +126,7 @@ export class InboundSa {
     if (encryptedBytes < TRAILER_BYTES) return EspDrop.truncated
     if ((encryptedBytes & (this.#alignment - 1)) !== 0) return EspDrop.misaligned
     if (this.lifetime.isSpent) return EspDrop.expired
-    const low = u32(this.#bytes, at + SEQUENCE_AT)
+    const low = this.#memory.view.getUint32(at + SEQUENCE_AT)
     const high = this.replay.highOf(low)
     const seen = this.replay.check(high, low)
     if (seen !== 0) return seen
@@ -160,7 +160,7 @@ export class InboundSa {
     let packetBytes: number
     if (nextHeader === NextHeader.ipv4) {
       if (length < ipv4HeaderBytes || version !== 4) return EspDrop['bad-inner-packet']
-      packetBytes = u16(this.#bytes, at + 2)
+      packetBytes = this.#memory.view.getUint16(at + 2)
       const headerBytes = ((this.#bytes[at] ?? 0) & 15) * 4
       if (headerBytes < ipv4HeaderBytes || packetBytes < headerBytes) {
         return EspDrop['bad-inner-packet']

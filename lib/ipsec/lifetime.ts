@@ -36,6 +36,7 @@ export class Lifetime {
   readonly #soft: LifetimeLimits
   readonly #hard: LifetimeLimits
   readonly #startMs: number
+  readonly #hasHardVolume: boolean
   #packets = 0
   #bytes = 0
   #isSoftTold = false
@@ -45,6 +46,8 @@ export class Lifetime {
     this.#soft = options.soft
     this.#hard = options.hard
     this.#startMs = nowMs
+    const { packets, bytes } = options.hard
+    this.#hasHardVolume = packets !== unlimited.packets || bytes !== unlimited.bytes
   }
 
   get packets(): number {
@@ -57,7 +60,7 @@ export class Lifetime {
 
   /** Whether a hard volume limit has been reached: the SA must not carry another packet. */
   get isSpent(): boolean {
-    return this.#packets >= this.#hard.packets || this.#bytes >= this.#hard.bytes
+    return this.#hasHardVolume && this.#isVolumeSpent()
   }
 
   /** One packet of `lengthBytes` was carried. */
@@ -88,6 +91,10 @@ export class Lifetime {
       ? this.#hard.timeMs
       : Math.min(this.#soft.timeMs, this.#hard.timeMs)
     return this.#startMs + next
+  }
+
+  #isVolumeSpent(): boolean {
+    return this.#packets >= this.#hard.packets || this.#bytes >= this.#hard.bytes
   }
 
   #passed(limits: LifetimeLimits, nowMs: number): LifetimeMeasure | undefined {

@@ -41,12 +41,7 @@ export class ReplayWindow {
    * it nearest to the window (RFC 4303 appendix A2.2). -1 when that lies before the first packet.
    */
   highOf(low: number): number {
-    if (!this.#hasEsn) return 0
-    const topHigh = Math.floor(this.#top / lowRange)
-    const topLow = this.#top - topHigh * lowRange
-    const bottom = topLow - this.sizePackets + 1
-    if (bottom >= 0) return low >= bottom ? topHigh : topHigh + 1
-    return low >= bottom + lowRange ? topHigh - 1 : topHigh
+    return this.#hasEsn ? this.#inferred(low) : 0
   }
 
   /** Before the ICV is checked: 0 when the packet may be new, otherwise why it is not. */
@@ -73,6 +68,14 @@ export class ReplayWindow {
     }
     const index = (low >>> 5) & this.#ringMask
     this.#ring[index] = (this.#ring[index] ?? 0) | (1 << (low & 31))
+  }
+
+  #inferred(low: number): number {
+    const topHigh = Math.floor(this.#top / lowRange)
+    const topLow = this.#top - topHigh * lowRange
+    const bottom = topLow - this.sizePackets + 1
+    if (bottom >= 0) return low >= bottom ? topHigh : topHigh + 1
+    return low >= bottom + lowRange ? topHigh - 1 : topHigh
   }
 
   /** Clears the words between that of the top and that of `sequence`, this one included. */
