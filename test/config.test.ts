@@ -107,6 +107,18 @@ sstp: {proxyProtocolFrom: [192.0.2.0/24, '2001:db8::/32']}`,
     { family: 4, prefixLength: 8 },
     { family: 6, prefixLength: 8 },
   ])
+  const dhcp = parseConfig('addresses: {dhcp: {servers: [192.0.2.67], inform: relay}}', 'x')
+  t.same(dhcp.addresses.dhcp, { servers: [parseIpv4('192.0.2.67')], relaysInform: true })
+  t.equal(problemsOf('addresses: {dhcp: {servers: []}}').length, 1)
+  t.match(problemsOf('addresses: {server: 10.0.0.1, ipv4: [], dhcp: {servers: [10.0.0.9]}}'), [
+    /addresses\.ipv4: expected the networks/,
+  ])
+  const six = 'ipv6: fd00::/48, delegated: {prefix: "2001:db8:8000::/40"'
+  t.match(parseConfig(`addresses: {${six}}}`, 'x').addresses.delegated, { prefixLength: 56 })
+  t.equal(problemsOf(`addresses: {${six}, length: 57}}`).length, 1)
+  t.match(problemsOf('addresses: {delegated: {prefix: "2001:db8:8000::/40"}}'), [
+    /addresses\.delegated: expected addresses\.ipv6/,
+  ])
   t.match(problemsOf('addresses: {domain: a b}'), [/expected a domain name/])
   t.same(
     sstp.proxyProtocolFrom.map(network => [network.family, network.prefixLength]),

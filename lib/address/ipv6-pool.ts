@@ -1,5 +1,8 @@
-/** A /64 for each session out of one shorter prefix (RFC 8273: a unique prefix per host). */
-import { putU16, u16 } from '../core/bytes.ts'
+/**
+ * Prefixes of one length out of a shorter one: a /64 for each session (RFC 8273: a unique prefix per
+ * host), or what is delegated to clients that are routers.
+ */
+import { putU32, u32 } from '../core/bytes.ts'
 import { InvariantError } from '../core/errors.ts'
 import {
   formatIpv6Network,
@@ -10,20 +13,28 @@ import {
 import type { AddressHistory } from './ipv4-pool.ts'
 import { StickyAllocator } from './sticky-allocator.ts'
 
-/** Bytes 6 and 7 of an address number the /64s of a /48. */
-const SUBNET_AT = 6
+/** Most bits that number the prefixes. */
+const longestNumberBits = 16
 
 export class Ipv6Pool {
   readonly #prefix: Ipv6Network
+  readonly #prefixLength: number
   readonly #allocator: StickyAllocator
 
-  /** `prefix` has 48 to 64 bits. Its first /64 is the server's, unless it is the only one. */
-  constructor(prefix: Ipv6Network) {
-    if (prefix.prefixLength < 48 || prefix.prefixLength > 64) {
-      throw new InvariantError(`a prefix of ${prefix.prefixLength} bits cannot be cut into /64s`)
+  /**
+   * `prefix` has at most 16 bits less than those that are given, of `prefixLength` bits, at most 64. Its
+   * first is the server's, unless it is the only one.
+   */
+  constructor(prefix: Ipv6Network, prefixLength = 64) {
+    const bits = prefixLength - prefix.prefixLength
+    if (bits < 0 || bits > longestNumberBits || prefixLength > 64) {
+      throw new InvariantError(
+        `a prefix of ${prefix.prefixLength} bits cannot be cut into such of ${prefixLength}`,
+      )
     }
     this.#prefix = prefix
-    const count = 2 ** (64 - prefix.prefixLength)
+    this.#prefixLength = prefixLength
+    const count = 2 ** bits
     const first = count === 1 ? 0 : 1
     this.#allocator = new StickyAllocator({
       nextUsable: index => {
@@ -33,7 +44,7 @@ export class Ipv6Pool {
     })
   }
 
-  /** A /64; undefined when all are in use. */
+  /** Undefined when all are in use. */
   lease(userName: string): Ipv6Network | undefined {
     const index = this.#allocator.take(userName)
     return index === undefined ? undefined : this.#networkOf(index)
@@ -67,12 +78,19 @@ export class Ipv6Pool {
 
   #networkOf(index: number): Ipv6Network {
     const address = Uint8Array.from(this.#prefix.address)
-    putU16(address, SUBNET_AT, u16(address, SUBNET_AT) + index)
-    return { address, prefixLength: 64 }
+    // The low 64 bits are the hosts'; no bit of the prefix is touched, so nothing is carried.
+    const offset = index * 2 ** (64 - this.#prefixLength)
+    putU32(address, 0, u32(address, 0) + Math.floor(offset / 2 ** 32))
+    putU32(address, 4, u32(address, 4) + (offset % 2 ** 32))
+    return { address, prefixLength: this.#prefixLength }
   }
 
   #indexOf({ address, prefixLength }: Ipv6Network): number | undefined {
-    if (prefixLength !== 64 || !isInIpv6Network(this.#prefix, address)) return undefined
-    return u16(address, SUBNET_AT) - u16(this.#prefix.address, SUBNET_AT)
+    if (prefixLength !== this.#prefixLength || !isInIpv6Network(this.#prefix, address)) {
+      return undefined
+    }
+    const high = u32(address, 0) - u32(this.#prefix.address, 0)
+    const low = u32(address, 4) - u32(this.#prefix.address, 4)
+    return (high * 2 ** 32 + low) / 2 ** (64 - prefixLength)
   }
 }

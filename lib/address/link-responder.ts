@@ -34,6 +34,8 @@ export interface LinkResponderOptions {
   /** At least 1280 (RFC 8200 §5). */
   readonly mtuBytes: number
   readonly dnsServers: readonly Uint8Array[]
+  /** Whether clients may ask us by DHCPv6. */
+  readonly hasDhcpv6?: boolean
 }
 
 export class LinkResponder {
@@ -96,12 +98,13 @@ export class LinkResponder {
   }
 
   #advertisement(destination: Uint8Array): Uint8Array {
-    const { prefix, mtuBytes, dnsServers } = this.#options
+    const { prefix, mtuBytes, dnsServers, hasDhcpv6 = false } = this.#options
     return encoded({
       type: 'router-advertisement',
       source: this.#linkLocal,
       destination,
       routerLifetimeSeconds,
+      hasDhcpv6,
       prefix: prefix.address,
       prefixLength: prefix.prefixLength,
       validLifetimeSeconds,

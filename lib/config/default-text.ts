@@ -242,6 +242,9 @@ addresses:
   exclude: ${list(defaults.addresses.exclude)}
   # Each session gets a /64 of this prefix (48 to 64 bits). Without it there is no IPv6.
   ${optional('ipv6', options.ipv6Prefix, 'fd87:1234:5678::/48')}
+  # Prefixes for clients that are routers and ask for one by DHCPv6 (SSTP, L2TP, PPTP); RADIUS may give
+  # others (Delegated-IPv6-Prefix). length: of each, up to 16 bits more than that of prefix.
+  # delegated: {prefix: '2001:db8:8000::/40', length: ${defaults.delegatedBits}}
   dns: ${list(options.dns ?? defaults.addresses.dns)}
   wins: ${list(defaults.addresses.wins)}
   # Suffix of names for clients.

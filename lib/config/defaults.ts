@@ -120,6 +120,8 @@ export const defaults = {
     /** Whether a client may ask for an address of its own choice out of the ranges. */
     requestable: false,
   },
+  /** Length of the prefixes that are delegated to clients: what a site needs (RFC 6177 §2). */
+  delegatedBits: 56,
   access: 'all',
   nat: {
     enabled: true,

@@ -115,6 +115,16 @@ const dhcpSchema = z.strictObject({
     .describe('DHCPINFORM of clients: answered here, or passed on to the servers'),
 })
 
+const delegationSchema = z
+  .strictObject({
+    prefix: field.ipv6Network,
+    length: z.int().min(16).max(64).default(defaults.delegatedBits).describe('Of each, bits'),
+  })
+  .refine(
+    ({ prefix, length }) => length >= prefix.prefixLength && length - prefix.prefixLength <= 16,
+    { error: 'expected a length of up to 16 bits more than that of the prefix' },
+  )
+
 export const documentSchema = z
   .strictObject({
     server: section('The server as a whole', {
@@ -395,6 +405,9 @@ export const documentSchema = z
       ipv6: field.ipv6Prefix
         .optional()
         .describe('Each session gets a /64 out of this prefix; absent: no IPv6'),
+      delegated: delegationSchema
+        .optional()
+        .describe('Prefixes for clients that are routers and ask for one by DHCPv6'),
       dns: z.array(field.ipAddress).max(8).default([]).describe('DNS servers, best first'),
       wins: z.array(field.ipv4Address).max(2).default([]).describe('WINS servers, best first'),
       domain: field.domainName.optional().describe('Suffix of names for clients'),

@@ -73,6 +73,15 @@ export const ipv6Prefix = parsedText(
   },
 )
 
+export const ipv6Network = parsedText(
+  'an IPv6 prefix of at most 64 bits with the other bits zero',
+  '2001:db8:8000::/40',
+  text => {
+    const network = parseIpv6Network(text)
+    return network !== undefined && network.prefixLength <= 64 ? network : undefined
+  },
+)
+
 /** An address to listen on stays text, since that is what sockets are opened with. */
 export const listenAddress = parsedText('an IPv4 or IPv6 address to listen on', '0.0.0.0', text =>
   isIP(text) !== 0 ? text : undefined,

@@ -166,6 +166,8 @@ export interface Config {
     >
     readonly exclude: readonly Ipv4Range[]
     readonly ipv6?: Ipv6Network
+    /** What is delegated to clients, in prefixes of `prefixLength`; absent: nothing of ours. */
+    readonly delegated?: { readonly prefix: Ipv6Network; readonly prefixLength: number }
     /** Host order. */
     readonly dnsIpv4: readonly number[]
     readonly dnsIpv6: readonly Uint8Array[]
@@ -295,6 +297,12 @@ export function resolveConfig(document: ConfigDocument): Config {
       ),
       exclude: addresses.exclude,
       ...(addresses.ipv6 !== undefined && { ipv6: addresses.ipv6 }),
+      ...(addresses.delegated !== undefined && {
+        delegated: {
+          prefix: addresses.delegated.prefix,
+          prefixLength: addresses.delegated.length,
+        },
+      }),
       dnsIpv4: addresses.dns.flatMap(dns => (dns.family === 4 ? [dns.address] : [])),
       dnsIpv6: addresses.dns.flatMap(dns => (dns.family === 6 ? [dns.address] : [])),
       winsIpv4: addresses.wins,
@@ -365,6 +373,9 @@ export function checkTogether(
   }
   if (ikev2.requirePostQuantumKey && ikev2.postQuantumKeys.length === 0) {
     report(['ikev2', 'postQuantumKeys'], 'expected a key, since ikev2.requirePostQuantumKey is on')
+  }
+  if (addresses.delegated !== undefined && addresses.ipv6 === undefined) {
+    report(['addresses', 'delegated'], 'expected addresses.ipv6 too: clients ask over IPv6')
   }
   if (addresses.ipv6 !== undefined && tun.mtu < 1280) {
     report(['tun', 'mtu'], 'expected at least 1280, since addresses.ipv6 is set (RFC 8200 §5)')

@@ -47,6 +47,8 @@ interface Dhcp {
 
 export class AddressService implements Ipv4Leases, WheelEntry {
   readonly ipv6Pool: Ipv6Pool | undefined
+  /** Prefixes for clients that are routers. */
+  readonly delegationPool: Ipv6Pool | undefined
   readonly #config: Config
   readonly #services: AddressServices
   readonly #log: Logger
@@ -68,9 +70,13 @@ export class AddressService implements Ipv4Leases, WheelEntry {
       isRequestable: addresses.isRequestable,
     })
     this.ipv6Pool = addresses.ipv6 && new Ipv6Pool(addresses.ipv6)
+    const { delegated } = addresses
+    this.delegationPool = delegated && new Ipv6Pool(delegated.prefix, delegated.prefixLength)
     const { ipv4, ipv6 } = readLeases(this.#path('leases.json'))
     this.#pools.restore(ipv4)
+    // Each takes what is its own.
     this.ipv6Pool?.restore(ipv6)
+    this.delegationPool?.restore(ipv6)
   }
 
   /** Passes on what clients ask by DHCPINFORM; undefined when we answer that. From `start` on. */
@@ -128,7 +134,7 @@ export class AddressService implements Ipv4Leases, WheelEntry {
     this.#attempt(() =>
       writeLeases(this.#path('leases.json'), {
         ipv4: this.#pools.history(),
-        ipv6: this.ipv6Pool?.history() ?? [],
+        ipv6: [this.ipv6Pool, this.delegationPool].flatMap(pool => pool?.history() ?? []),
       }),
     )
   }

@@ -1,4 +1,5 @@
-/** IPv6 on one link: our answers as its router, and our advertisements in time. */
+/** IPv6 on one link: our answers as its router and DHCPv6 server, and our advertisements in time. */
+import { type Dhcpv6Options, Dhcpv6Responder } from '../address/dhcpv6-responder.ts'
 import {
   advertisementIntervalMs,
   LinkResponder,
@@ -9,16 +10,19 @@ import type { LinkServices } from './ppp-link.ts'
 
 export class Ipv6Link implements WheelEntry {
   readonly #responder: LinkResponder
+  readonly #dhcp: Dhcpv6Responder
   readonly #services: LinkServices
   readonly #transmit: (packet: Uint8Array) => void
 
   /** Advertises at once: Windows waits for it (RFC 4861 §6.2.4). */
   constructor(
-    options: LinkResponderOptions,
+    options: LinkResponderOptions & Omit<Dhcpv6Options, 'linkLocalAddress'>,
     services: LinkServices,
     transmit: (packet: Uint8Array) => void,
   ) {
-    this.#responder = new LinkResponder(options)
+    this.#responder = new LinkResponder({ ...options, hasDhcpv6: true })
+    const { linkLocalAddress } = this.#responder
+    this.#dhcp = new Dhcpv6Responder({ ...options, linkLocalAddress })
     this.#services = services
     this.#transmit = transmit
     this.onDeadline(services.clock.nowMs())
@@ -26,7 +30,7 @@ export class Ipv6Link implements WheelEntry {
 
   /** A packet of the link. */
   receive(packet: Uint8Array): void {
-    const answer = this.#responder.answer(packet)
+    const answer = this.#responder.answer(packet) ?? this.#dhcp.answer(packet)
     if (answer !== undefined) this.#transmit(answer)
   }
 

@@ -9,6 +9,7 @@ import { isRefusal, type SessionRegistry } from '../aaa/session-registry.ts'
 import { userKey } from '../aaa/users/user-store.ts'
 import type { InformRelay } from '../address/dhcp/inform-relay.ts'
 import { type DhcpLink, DhcpResponder, type DhcpSettings } from '../address/dhcp-responder.ts'
+import { serverDuid } from '../address/dhcpv6-responder.ts'
 import type { Ipv4Lease } from '../address/ipv4-pool.ts'
 import type { Ipv4Leases } from '../address/ipv4-pools.ts'
 import type { Ipv6Pool } from '../address/ipv6-pool.ts'
@@ -38,6 +39,8 @@ export interface CallServices extends LinkServices {
   readonly eapMethods?: readonly EapServerMethodMaker[]
   readonly ipv4Pool: Ipv4Leases
   readonly ipv6Pool: Ipv6Pool | undefined
+  /** What is delegated to clients that ask for a prefix. */
+  readonly delegationPool?: Ipv6Pool | undefined
   /** Who answers DHCPINFORM instead of us. */
   readonly informRelay?: InformRelay
   readonly settings: CallSettings
@@ -101,6 +104,8 @@ class PppCall implements PppLinkOwner, WheelEntry {
   #ipv6: Ipv6Network | undefined
   /** Ours to give back; a prefix of the authorization is not. */
   #isIpv6Leased = false
+  /** Leased for a client that is a router. */
+  #delegated: Ipv6Network | undefined
   #hasNetwork = false
   #ipv6Link: Ipv6Link | undefined
   #dhcp: DhcpLink | undefined
@@ -221,20 +226,37 @@ class PppCall implements PppLinkOwner, WheelEntry {
   openIpv6(port: Port, up: Ipv6Up): void {
     const prefix = this.#ipv6
     if (prefix === undefined) throw new InvariantError('IPv6 opened without a prefix')
-    port.addIpv6(prefix.address, prefix.prefixLength)
+    addNetwork(port, prefix)
     this.#session?.bind(port)
+    if (this.#delegated !== undefined) addNetwork(port, this.#delegated)
     this.#up({ ipv6: prefix })
+    const { settings } = this.#services
+    const domain = settings.dhcp?.domain
     this.#ipv6Link?.close()
     this.#ipv6Link = new Ipv6Link(
       {
         interfaceId: up.localIdentifier,
         prefix,
         mtuBytes: up.mtuBytes,
-        dnsServers: this.#session?.authorization?.dnsIpv6 ?? this.#services.settings.dnsIpv6,
+        dnsServers: this.#given.dnsIpv6 ?? settings.dnsIpv6,
+        ...(domain !== undefined && { domain }),
+        serverId: serverDuid(settings.serverName),
+        delegate: () => this.#delegate(port),
       },
       this.#services,
       packet => this.#link.transmit(packet),
     )
+  }
+
+  /** That of the authorization is routed with the session. */
+  #delegate(port: Port): Ipv6Network | undefined {
+    const { delegatedIpv6Prefix, userName } = this.#given
+    if (delegatedIpv6Prefix !== undefined) return delegatedIpv6Prefix
+    if (this.#delegated === undefined) {
+      this.#delegated = this.#services.delegationPool?.lease(userName)
+      if (this.#delegated !== undefined) addNetwork(port, this.#delegated)
+    }
+    return this.#delegated
   }
 
   #dhcpLink(client: number): DhcpLink | undefined {
@@ -412,6 +434,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
     this.#dhcp?.close?.()
     if (this.#ipv4 !== undefined) ipv4Pool.release(this.#ipv4)
     if (this.#ipv6 !== undefined && this.#isIpv6Leased) ipv6Pool?.release(this.#ipv6)
+    if (this.#delegated !== undefined) this.#services.delegationPool?.release(this.#delegated)
     const dropped = { ...this.#link.counters.toJSON(), ...this.#link.dataPathCounters }
     this.#session?.log.debug(
       { event: 'ppp-closed', detail, dropped, droppedIpPackets: this.#link.droppedIpPackets },
@@ -419,4 +442,8 @@ class PppCall implements PppLinkOwner, WheelEntry {
     )
     this.#session?.end(this.#refusal ?? cause)
   }
+}
+
+function addNetwork(port: Port, { address, prefixLength }: Ipv6Network): void {
+  port.addIpv6(address, prefixLength)
 }

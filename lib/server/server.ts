@@ -160,6 +160,7 @@ export class Server {
       authenticator: this.#makeAuthenticator(),
       ipv4Pool: this.#addresses,
       ipv6Pool: this.#addresses.ipv6Pool,
+      delegationPool: this.#addresses.delegationPool,
       settings: callSettings(config),
     }
     this.#sessions.observe(() => {
@@ -385,6 +386,7 @@ export class Server {
       ],
       ipv6Networks: [
         ...(addresses.ipv6 === undefined ? [] : [addresses.ipv6]),
+        ...(addresses.delegated === undefined ? [] : [addresses.delegated.prefix]),
         ...sites.filter(network => network.family === 6),
         ...framed.ipv6,
       ],

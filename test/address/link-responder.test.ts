@@ -87,6 +87,9 @@ t.test('who has no address yet is answered through all nodes', async t => {
   const anonymous = packet(new Uint8Array(16), ip('ff02::2'), fromHex('85000000 00000000'))
   t.same(responder.answer(anonymous)?.slice(24, 40), ip('ff02::1'))
   t.same(responder.advertisement(), responder.answer(anonymous), 'as the periodic one')
+  t.equal(responder.advertisement()[45], 0)
+  const other = new LinkResponder({ ...options, hasDhcpv6: true }).advertisement()
+  t.equal(other[45], 0x40, 'the O flag: ask by DHCPv6')
 })
 
 t.test('without DNS servers the option is left out', async t => {
@@ -204,6 +207,7 @@ t.test(
         source: address16,
         destination: address16,
         routerLifetimeSeconds: fc.integer({ min: 0, max: 0xffff }),
+        hasDhcpv6: fc.boolean(),
         prefix: address16,
         prefixLength: fc.integer({ min: 0, max: 128 }),
         validLifetimeSeconds: word,

@@ -241,6 +241,14 @@ t.test('each session gets a /64 of its own out of the prefix', async t => {
   ])
   t.equal(text(again.lease('carol')), 'fd00:1:2:ffff::/64')
   t.throws(() => new Ipv6Pool(prefix('fd00::/32')), InvariantError)
+  t.throws(() => new Ipv6Pool(prefix('fd00::/48'), 65), InvariantError)
+
+  const sites = new Ipv6Pool(prefix('2001:db0::/28'), 44)
+  const given = Array.from({ length: 4097 }, (_, i) => sites.lease(`site ${i}`))
+  t.equal(text(given[0]), '2001:db0:10::/44')
+  t.equal(text(given[4096]), '2001:db1:10::/44', 'over the boundary of 32 bits')
+  t.ok(given[4096] && sites.release(given[4096]))
+  t.equal(text(sites.lease('site 4096')), '2001:db1:10::/44')
 })
 
 t.test(

@@ -48,6 +48,8 @@ const flagAutonomous = 0x40
 /** RFC 4861 §4.4. */
 const flagRouter = 0x80
 const flagSolicited = 0x40
+/** RFC 4861 §4.2: DNS servers and the like are to be had by DHCPv6. */
+const flagOther = 0x40
 
 export type LinkMessage =
   | { readonly type: 'router-solicitation'; readonly source: Uint8Array }
@@ -71,6 +73,8 @@ export interface RouterAdvertisement {
   readonly source: Uint8Array
   readonly destination: Uint8Array
   readonly routerLifetimeSeconds: number
+  /** Whether DHCPv6 is answered here. */
+  readonly hasDhcpv6: boolean
   /** 16 bytes, of which the first 8 count; hosts make their addresses in it (SLAAC, RFC 4862). */
   readonly prefix: Uint8Array
   readonly prefixLength: number
@@ -195,8 +199,8 @@ export function encodeRouterMessage(message: RouterMessage, out: Uint8Array): nu
 
 /** RFC 4861 §4.2 with the options of §4.6.2, §4.6.4 and RFC 8106 §5.1. */
 function putAdvertisement(message: RouterAdvertisement, out: Uint8Array): void {
-  // Current hop limit 64; no M and no O flag, since nothing answers DHCPv6 here.
-  let at = putU16(out, BODY_AT, 64 << 8)
+  // Current hop limit 64; no M flag, for addresses are made in the prefix.
+  let at = putU16(out, BODY_AT, (64 << 8) | (message.hasDhcpv6 ? flagOther : 0))
   at = putU16(out, at, message.routerLifetimeSeconds)
   // Reachable time and retransmission timer: unspecified.
   at = putU32(out, at, 0)
