@@ -400,6 +400,7 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
       canHigherVersion: false,
       messageId: 0,
     }
+    connection.unexpected(`refused-${detail}`)
     sendDatagrams(connection, connection.path, [encodeMessage(head, payloads)])
     connection.close('protocol-error', detail)
   }

@@ -115,6 +115,8 @@ export interface Features {
   readonly checksReturnRoutability: boolean
   /** Announce and accept set-up without a Child SA (RFC 6023). */
   readonly childless: boolean
+  /** Initiator: set up without a Child SA where the responder can (RFC 6023); `create-child` makes them. */
+  readonly startsChildless: boolean
   /** Initiator: follow REDIRECT (RFC 5685). */
   readonly redirect: boolean
   /** Initiator: ask for tickets, to come back with (RFC 5723). */
@@ -193,6 +195,7 @@ export const defaultFeatures: Features = {
   sendsInitialContact: false,
   checksReturnRoutability: true,
   childless: true,
+  startsChildless: false,
   redirect: true,
   requestsTicket: false,
   keyLog: false,

@@ -16,6 +16,7 @@ import {
   defaultFeatures,
   defaultSignaturePolicy,
   defaultTiming,
+  type ResumableSession,
 } from '../ikev2/options.ts'
 import type { EspAlgorithms, IkeAlgorithms } from '../ikev2/suite.ts'
 import { everything } from '../ikev2/traffic-selectors.ts'
@@ -31,6 +32,10 @@ export interface Ikev2DialSettings {
   readonly espAlgorithms?: EspAlgorithms
   /** ESP as IP protocol 50 where no NAT is in the way; in UDP when absent. */
   readonly takesPlainEsp?: boolean
+  /** Ask for tickets; the last one is `ticket`. */
+  readonly wantsTicket?: boolean
+  /** Come back with a ticket of an earlier call. */
+  readonly resume?: ResumableSession
 }
 
 export interface Ikev2DialEnd {
@@ -42,6 +47,11 @@ export class Ikev2Dial implements IkeConnectionOwner {
   /** What we were given. Rejects with ConnectError when the call ends before. */
   readonly up: Promise<ConfigurationGrant>
   readonly closed: Promise<Ikev2DialEnd>
+  /** To come back with, within `ticketSeconds` of its coming. */
+  ticket: ResumableSession | undefined
+  ticketSeconds = 0
+  /** Where the server wants us to be. */
+  redirectedTo: string | undefined
   readonly #settings: Ikev2DialSettings
   readonly #dataplane: Dataplane | undefined
   #connection: IkeConnection | undefined
@@ -95,9 +105,14 @@ export class Ikev2Dial implements IkeConnectionOwner {
         Attribute.INTERNAL_IP4_DNS,
         ...(wantsIpv6 ? [Attribute.INTERNAL_IP6_ADDRESS, Attribute.INTERNAL_IP6_DNS] : []),
       ],
+      ...(this.#settings.resume !== undefined && { resume: this.#settings.resume }),
       vendorIds: [],
       timing: defaultTiming,
-      features: { ...defaultFeatures, forcesEncapsulation: this.#settings.takesPlainEsp !== true },
+      features: {
+        ...defaultFeatures,
+        forcesEncapsulation: this.#settings.takesPlainEsp !== true,
+        requestsTicket: this.#settings.wantsTicket === true,
+      },
     }
   }
 
@@ -128,6 +143,14 @@ export class Ikev2Dial implements IkeConnectionOwner {
         break
       case 'established':
         this.#establish(event.configuration)
+        break
+      case 'ticket':
+        this.ticket?.d.destroy()
+        this.ticket = event.session
+        this.ticketSeconds = event.lifetimeSeconds
+        break
+      case 'redirected':
+        this.redirectedTo = event.gateway
         break
       case 'closed': {
         const { cause, detail } = event

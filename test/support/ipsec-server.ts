@@ -3,6 +3,7 @@
  * with a NAT in it. Time stands still until the test moves it, and then the network settles first.
  */
 import type { Test } from 'tap'
+import type { UserStore } from '../../lib/aaa/users/user-store.ts'
 import type { Config } from '../../lib/config.ts'
 import { parseConfig } from '../../lib/config.ts'
 import { type IkeParts, Ikev2Service, loadIkeParts } from '../../lib/server/ikev2-service.ts'
@@ -42,6 +43,8 @@ export class IpsecServer {
   readonly l2tp: L2tpService
   readonly config: Config
   readonly parts: IkeParts
+  /** Whom certificates and tickets name; a test may change them. */
+  users: UserStore
   readonly waiting = new Set<Waiting>()
   #isStopped = false
 
@@ -55,8 +58,8 @@ export class IpsecServer {
     )
     this.network.onPath = flight => this.nat.pass(flight)
     this.ipsec = new IpsecService(this.config, services, log, this.plane)
-    const { users } = this.home
-    this.ikev2 = new Ikev2Service(this.config, this.parts, services, this.ipsec, () => users)
+    this.users = this.home.users
+    this.ikev2 = new Ikev2Service(this.config, this.parts, services, this.ipsec, () => this.users)
     this.l2tp = new L2tpService(this.config, services, this.ipsec, log)
     this.ipsec.open()
     t.teardown(async () => {

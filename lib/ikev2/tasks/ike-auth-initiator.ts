@@ -92,7 +92,8 @@ export class AuthInitiator implements Task {
     const { identity, credential } = options.localIdentities[0]
     const { localSelectors: local, remoteSelectors: remote } = options.child
     const isResumed = connection.resumption !== undefined
-    this.#childOffer = new ChildOffer(connection, { local, remote }, 0, true)
+    const isChildless = options.features.startsChildless && connection.peer.childless
+    if (!isChildless) this.#childOffer = new ChildOffer(connection, { local, remote }, 0, true)
     const { expectedIdentity, eap } = options.peer
     const plain = this.#ownProof(connection, association)
     // A ticket holds keys that a PPK is mixed into already.
@@ -122,7 +123,7 @@ export class AuthInitiator implements Task {
       ...proof,
       ...(this.#ppk === undefined ? [] : this.#ppk.notifies(connection, plain)),
       ...(attributes === undefined ? [] : [configurationRequest(attributes)]),
-      ...this.#childOffer.payloads(connection),
+      ...(this.#childOffer?.payloads(connection) ?? []),
     ]
   }
 
@@ -381,7 +382,7 @@ export class AuthInitiator implements Task {
       nowMs,
     )
     takeTicket(connection, association, payloads)
-    if (findPayload(payloads, 'SA') === undefined) {
+    if (offer !== undefined && findPayload(payloads, 'SA') === undefined) {
       connection.unexpected(`child-refused-${errorName(payloads)}`)
       return
     }
