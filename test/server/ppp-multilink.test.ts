@@ -8,6 +8,7 @@ import { SeededRandom } from '../../lib/core/random.ts'
 import { Secret } from '../../lib/core/secret.ts'
 import { createMemoryDataplane, StackSlotPool } from '../../lib/dataplane/index.ts'
 import { BundleTable } from '../../lib/ppp/multilink/bundle-table.ts'
+import type { LoadSettings } from '../../lib/ppp/multilink/load-watch.ts'
 import type { CompressionSettings } from '../../lib/ppp/settings.ts'
 import { PptpDialler, PptpListener } from '../../lib/pptp/index.ts'
 import { PppCalls } from '../../lib/server/ppp-call.ts'
@@ -32,6 +33,7 @@ async function setUp(
   compression?: CompressionSettings,
   linksPerBundle = 3,
   limits: Partial<SessionLimits> = {},
+  bandwidth?: LoadSettings,
 ) {
   const server = new DialIn({ ipv4: '10.87.0.10-10.87.0.20', hasIpv6: false, limits })
   const { clock, wheel, dataplane } = server
@@ -40,6 +42,7 @@ async function setUp(
       ...{ dataplane: plane, clock, wheel, linksPerBundle, mrruBytes: 1600 },
       slots: new StackSlotPool(plane.memory, 2048, 64),
       random: new SeededRandom(seed),
+      ...(bandwidth !== undefined && { bandwidth }),
     })
   const bundles = bundlesOf(dataplane, 1)
   const socket = new FakePacketSocket(dataplane.memory)
@@ -82,7 +85,11 @@ async function setUp(
   const { raw } = new X509Certificate(firstCertificate.cert)
   const sha256 = Uint8Array.from(createHash('sha256').update(raw).digest())
   const sstpDialler = new SstpDialler({ ...services, log: server.log })
-  const dial = async (userName = 'alice', tunnel: 'pptp' | 'sstp' = 'pptp') => {
+  const dial = async (
+    userName = 'alice',
+    tunnel: 'pptp' | 'sstp' = 'pptp',
+    addLink?: () => Promise<void>,
+  ) => {
     const call = new PppDial(
       {
         userName,
@@ -91,6 +98,7 @@ async function setUp(
         mruBytes: 1400,
         wantsIpv6: false,
         ...(compression !== undefined && { compression }),
+        ...(addLink !== undefined && { addLink }),
       },
       services,
     )
@@ -246,6 +254,66 @@ t.test('a session is idle when no link carries anything, however many there are'
   await meanwhile(second.joined)
   await meanwhile(Promise.all([first.closed, second.closed]))
   t.same(server.causes(), ['idle-timeout'])
+})
+
+const load: LoadSettings = {
+  linkKilobitsPerSecond: 100,
+  addAbovePercent: 75,
+  addAfterMs: 10_000,
+  dropBelowPercent: 30,
+  dropAfterMs: 20_000,
+}
+
+t.test(
+  'with BAP a client that is told to add a link does, and drops it when it is idle',
+  async t => {
+    const { server, dial, client, meanwhile } = await setUp(t, undefined, 2, {}, load)
+    const added: PppDial[] = []
+    const addLink = async () => {
+      const call = await dial('alice', 'sstp')
+      added.push(call)
+      await call.joined
+    }
+    const first = await dial('alice', 'pptp', addLink)
+    const up = await meanwhile(first.up)
+    const packets = uplinkPackets(formatIpv4(up.localAddress), 400)
+    const links = () => server.sessions.list()[0]?.bundle?.links.length ?? 0
+    for (const packet of packets) {
+      if (links() === 2) break
+      // 1230 bytes each 80 ms: 123 kbit/s
+      client.memoryDevice.fromHost(packet)
+      await server.elapse(80, 40)
+    }
+    t.equal(links(), 2, 'the client asked, the server agreed, the call joined')
+    t.equal(added.length, 1)
+    t.equal(server.of('link-joined').length, 1)
+    for (const { closed } of added) await meanwhile(closed)
+    await server.until(() => server.of('link-left').length === 1)
+    t.ok(['port-unneeded', 'user-request'].includes(server.of('link-left')[0]?.cause ?? ''))
+    t.equal(server.sessions.upCount, 1, 'the session goes on')
+    t.equal(server.ipv4Pool.leasedCount, 1)
+  },
+)
+
+t.test('a busy client that cannot dial is asked to, refuses, and keeps its one link', async t => {
+  const { server, dial, bundles, meanwhile } = await setUp(t, undefined, 2, {}, load)
+  t.match(bundles.bandwidth(1), { mostLinks: 1, addAbovePercent: 75 })
+  const settings = { mrruBytes: 1600, endpoint: bundles.settings.endpoint, wantsShort: false }
+  t.match(bundles.linkSettings(), { ...settings, discriminator: 1 })
+  t.match(bundles.linkSettings(), { ...settings, discriminator: 2 })
+  const call = await dial()
+  const { localAddress } = await meanwhile(call.up)
+  const destination = formatIpv4(localAddress)
+  for (let i = 0; i < 300; i++) {
+    server.host.fromHost(udp({ source: '10.1.2.3', destination, payload: new Uint8Array(1200) }))
+    await server.elapse(80, 80)
+  }
+  t.equal(server.sessions.list()[0]?.bundle?.links.length, 1)
+  call.hangUp()
+  await meanwhile(call.closed)
+  await server.until(() => server.of('ppp-closed').length === 1)
+  t.match(server.of('ppp-closed')[0]?.dropped, { 'bacp-opened': 1 })
+  t.notOk(server.of('ppp-closed')[0]?.dropped?.['bap-unanswered'])
 })
 
 t.test('users never share a bundle, and a bundle takes no more links than it may have', async t => {
