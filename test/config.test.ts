@@ -75,6 +75,25 @@ t.test('PAP and CHAP are off until they are named, and methods come strongest fi
   t.match(problemsOf('auth: {methods: [pap, pap]}'), [/expected each method once/])
 })
 
+t.test('multilink is off as a whole, on with BAP, or on without', async t => {
+  const multilinkOf = (text: string) => parseConfig(text, 'x').ppp.multilink
+  t.equal(multilinkOf(''), undefined)
+  t.equal(multilinkOf('ppp: {multilink: }'), undefined)
+  t.same(multilinkOf('ppp: {multilink: {enabled: true, addAfterSeconds: 10}}'), {
+    linksPerBundle: 8,
+    bandwidth: {
+      linkKilobitsPerSecond: 10_000,
+      addAbovePercent: 75,
+      addAfterMs: 10_000,
+      dropBelowPercent: 50,
+      dropAfterMs: 120_000,
+    },
+  })
+  t.same(multilinkOf('ppp: {multilink: {enabled: true, bap: false, linksPerBundle: 2}}'), {
+    linksPerBundle: 2,
+  })
+})
+
 t.test('addresses are values', async t => {
   const { addresses, sstp } = parseConfig(
     `
@@ -239,6 +258,9 @@ t.test('contradictions between fields are told too', async t => {
     ),
     [/:3: users\[1\]\.name: .*users\[0\]/, /:3: users\[1\]\.address: .*users\[0\]/],
   )
+  t.match(problemsOf('ppp: {multilink: {addAbovePercent: 40}}'), [
+    /ppp\.multilink: expected dropBelowPercent below addAbovePercent/,
+  ])
   t.match(problemsOf('ikev2: {requirePostQuantumKey: true}'), [
     /ikev2\.postQuantumKeys: expected a key/,
   ])

@@ -120,6 +120,24 @@ t.test('a call in ESP carries frames and packets both ways', async t => {
   t.same(server.l2tp.status().counters, {})
 })
 
+t.test('a sealer makes the frames of packets', async t => {
+  const { world, server, client } = setUp()
+  client.dial(world)
+  const { carrier } = client.link
+  const { bytes } = client.host.memory
+  t.equal(carrier.isProtected, true)
+  carrier.setSealer?.({
+    headerBytes: 6,
+    seal: (at, lengthBytes) => {
+      bytes.set([0xff, 3, 0, 0x3d, 0xc0, 7], at - 6)
+      return 6 + lengthBytes
+    },
+  })
+  client.link.send(ipv4Packet)
+  world.link.deliver()
+  t.same(server.link.received, ['ff03003dc00745010203'])
+})
+
 t.test('the largest packet fits one datagram of an ordinary link', async t => {
   const { world, server, client } = setUp()
   client.dial(world)

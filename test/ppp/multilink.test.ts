@@ -475,6 +475,30 @@ t.test(
   },
 )
 
+t.test('links have names when both sides give some, and none otherwise', async t => {
+  const named = (discriminator: number) => ({ multilink: { ...offer, discriminator } })
+  const pair = new Pair({ server: named(7), client: named(0xfffe) }).open()
+  pair.run(5000)
+  t.same(pair.server.of('link-up')[0]?.multilink?.names, { own: 7, peer: 0xfffe })
+  t.same(pair.client.of('link-up')[0]?.multilink?.names, { own: 0xfffe, peer: 7 })
+  for (const options of [
+    { server: named(7), client: { multilink: offer } },
+    { server: { multilink: offer }, client: named(7) },
+  ]) {
+    const other = new Pair(options).open()
+    other.run(5000)
+    for (const one of [other.server, other.client]) {
+      const { multilink } = one.of('link-up')[0] ?? {}
+      t.ok(multilink !== undefined && multilink.names === undefined, 'bundled, without BAP')
+    }
+  }
+  const { server } = new Pair({ server: named(7) })
+  server.handle({ type: 'open' }, 0)
+  server.takeSent()
+  server.frame('ff03c021 0101 0007 170301')
+  t.equal(Buffer.from(server.takeSent().at(-1) ?? []).toString('hex'), 'ff03c02104010007170301')
+})
+
 t.test('a link that follows stays up without networks of its own', async t => {
   const pair = new Pair({ server: { multilink: offer }, client: { multilink: offer } }).open()
   pair.run(5000)

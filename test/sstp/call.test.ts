@@ -250,6 +250,34 @@ t.test('a reserved packet may turn out shorter, and an empty flush writes nothin
   t.equal(framesOf(stream.release()).at(-1)?.length, 2 * 4091)
 })
 
+t.test('a sealer makes the frames of packets, or none', async t => {
+  const { establish, stream, dataplane } = setUp()
+  const { carrier } = establish()
+  const { bytes } = dataplane.memory
+  let isBlocked = false
+  t.equal(carrier.isProtected, true)
+  carrier.setSealer?.({
+    headerBytes: 6,
+    seal: (at, lengthBytes) => {
+      if (isBlocked) return 0
+      bytes.set([0xff, 3, 0, 0x3d, 0xc0, 7], at - 6)
+      return 6 + lengthBytes
+    },
+  })
+  const send = (packet: number[]) => {
+    const at = carrier.sink.reserve(packet.length)
+    bytes.set(packet, at)
+    carrier.sink.commit(at, packet.length)
+  }
+  send([0x45, 1])
+  isBlocked = true
+  send([0x45, 9, 9, 9])
+  isBlocked = false
+  send([1, 2, 3])
+  carrier.sink.flush()
+  t.same(framesOf(stream.release()), ['ff03003dc0074501', 'ff03003dc007010203'])
+})
+
 t.test('slow readers share the slots: nobody takes all', async t => {
   const dataplane = new StreamDataplane({ slots: 64 })
   const { memory, streamSlots } = dataplane

@@ -143,6 +143,17 @@ t.test('a session is ended by whatever names it alone', async t => {
   }
 })
 
+t.test('a bundle is ended by the name of all its links', async t => {
+  const world = new World()
+  const alice = world.dial('alice', 1)
+  const named = () => list().text('Acct-Multi-Session-Id', alice.id)
+  t.equal(world.ask(disconnect, named()), 503, 'it is no bundle')
+  alice.lead()
+  t.equal(world.ask(disconnect, named().text('Acct-Session-Id', 'other')), 503)
+  t.equal(world.ask(disconnect, named()), 'ack')
+  t.equal(alice.state, 'ended')
+})
+
 t.test('what names no session, or more than one, is refused with its cause', async t => {
   const world = new World()
   const alice = world.dial('alice', 1)
