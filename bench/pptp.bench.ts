@@ -7,7 +7,7 @@ import { MppeKey } from '../lib/ppp/mppe/mppe-key.ts'
 import type { Bench, BenchContext } from './bench.ts'
 import { type Contender, interleave, nsPer } from './packet-suites.ts'
 import { encryptions, PptpPair } from './pptp-server.ts'
-import { median } from './statistics.ts'
+import { median, ratioOfPairs } from './statistics.ts'
 
 const packetBytes = 1396
 const burst = 256
@@ -56,7 +56,7 @@ async function goodput(
       name: `pptp/packets/${encryption}/${direction}/1`,
       unit: 'kpps',
       samples: packets,
-      ratio: { 'raw-socket': median(packets) / median(ceiling) },
+      ratio: { 'raw-socket': ratioOfPairs(packets, ceiling) },
     })
     if (encryption === 'none') {
       context.row({ name: `pptp/raw-socket/${direction}`, unit: 'kpps', samples: ceiling })
