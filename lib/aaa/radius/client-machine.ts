@@ -114,6 +114,8 @@ export class RadiusClientMachine implements Machine<ClientInput, ClientEvent> {
   readonly #outbox = new Outbox<ClientEvent>()
   readonly #servers: readonly ServerState<Pending>[]
   readonly #nextProbeMs = new Map<number, number>()
+  /** By ticket, and so in the order in which their time is over: all have equally long. */
+  readonly #unsettled = new Map<number, { server: ServerState<Pending>; pending: Pending }>()
 
   constructor(options: ClientMachineOptions) {
     this.#options = options
@@ -151,6 +153,10 @@ export class RadiusClientMachine implements Machine<ClientInput, ClientEvent> {
         break
       }
     }
+    for (const { pending } of this.#unsettled.values()) {
+      next = Math.min(next, pending.endMs)
+      break
+    }
     for (const probeMs of this.#nextProbeMs.values()) next = Math.min(next, probeMs)
     return next
   }
@@ -184,6 +190,11 @@ export class RadiusClientMachine implements Machine<ClientInput, ClientEvent> {
       if (sent === undefined) return
       reason = sent
     }
+    this.#fail(ticket, reason)
+  }
+
+  #fail(ticket: number, reason: 'no-answer' | 'too-many' | 'oversize'): void {
+    this.#unsettled.delete(ticket)
     this.#outbox.event({ type: 'failed', ticket, reason })
   }
 
@@ -219,6 +230,7 @@ export class RadiusClientMachine implements Machine<ClientInput, ClientEvent> {
       server.release(pending.slot, 'given-up')
       return 'oversize'
     }
+    if (pending.ticket !== undefined) this.#unsettled.set(pending.ticket, { server, pending })
     this.#transmit(server, pending, nowMs)
     return undefined
   }
@@ -326,6 +338,7 @@ export class RadiusClientMachine implements Machine<ClientInput, ClientEvent> {
       this.#outbox.event({ type: 'server-alive', server: server.settings.label })
     }
     if (pending.ticket === undefined) return
+    this.#unsettled.delete(pending.ticket)
     this.#outbox.event({
       type: 'answer',
       ticket: pending.ticket,
@@ -348,6 +361,12 @@ export class RadiusClientMachine implements Machine<ClientInput, ClientEvent> {
         this.#unanswered(server, pending, nowMs)
       }
     }
+    for (const { server, pending } of this.#unsettled.values()) {
+      if (pending.endMs > nowMs) break
+      // A server whose time was cut short by that of the request may have been about to answer.
+      const isSilent = pending.transmissions > 1 || pending.deadlineMs <= nowMs
+      this.#giveUp(server, pending, nowMs, isSilent)
+    }
     for (const [index, probeMs] of this.#nextProbeMs) {
       const server = this.#servers[index]
       if (server !== undefined && probeMs <= nowMs) this.#probe(server, nowMs)
@@ -365,17 +384,17 @@ export class RadiusClientMachine implements Machine<ClientInput, ClientEvent> {
   }
 
   /** This server does not answer; the next may. */
-  #giveUp(server: ServerState<Pending>, pending: Pending, nowMs: number): void {
+  #giveUp(server: ServerState<Pending>, pending: Pending, nowMs: number, isSilent = true): void {
     server.release(pending.slot, 'given-up')
     server.waiting.delete(pending)
     const { ticket, request, asked, endMs } = pending
     if (ticket === undefined) return
-    if (server.failed(nowMs)) {
+    if (isSilent && server.failed(nowMs)) {
       this.#outbox.event({ type: 'server-dead', server: server.settings.label })
       if (server.settings.isProbed) this.#nextProbeMs.set(server.index, nowMs + probeIntervalMs)
     }
     if (nowMs >= endMs) {
-      this.#outbox.event({ type: 'failed', ticket, reason: 'no-answer' })
+      this.#fail(ticket, 'no-answer')
       return
     }
     this.#ask(ticket, request, new Set([...asked, server.index]), endMs, nowMs)

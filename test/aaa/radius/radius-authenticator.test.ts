@@ -350,6 +350,7 @@ t.test('what an Accept gives is taken over', async t => {
     sessionTimeoutSeconds: 3600,
     idleTimeoutSeconds: 300,
     maxSessions: 2,
+    maxLinks: 2,
     interimIntervalSeconds: 60,
     filterName: 'guests',
     filterRules: ['permit in ip from any to any', 'deny out ip from any to any'],
