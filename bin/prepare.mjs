@@ -34,6 +34,7 @@ const tools = {
   test: testTools,
   interop: {
     ...testTools,
+    dnsmasq: 'dnsmasq-base',
     iperf3: 'iperf3',
     mmdebstrap: 'mmdebstrap',
     openssl: 'openssl',
@@ -41,7 +42,7 @@ const tools = {
     radclient: 'freeradius-utils',
     setsid: 'util-linux',
   },
-  bench: { ...testTools, iperf3: 'iperf3' },
+  bench: { ...testTools, iperf3: 'iperf3', freeradius: 'freeradius' },
 }
 
 /** A sentence for people; no stack. */

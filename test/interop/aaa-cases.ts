@@ -7,7 +7,12 @@ import { copyFileSync } from 'node:fs'
 import { type CaseContext, CheckError, expect, type InteropCase } from './interop-case.ts'
 import type { Guest } from './lab/guest.ts'
 import { address, tunnel } from './lab/lab.ts'
-import { RadiusServer, radiusPassword, radiusSection } from './lab/radius-server.ts'
+import {
+  certificateName,
+  RadiusServer,
+  radiusPassword,
+  radiusSection,
+} from './lab/radius-server.ts'
 
 const judges = ['local', 'FreeRADIUS'] as const
 type Judge = (typeof judges)[number]
@@ -17,8 +22,6 @@ const passwords: Readonly<Record<Judge, string>> = {
   FreeRADIUS: radiusPassword,
 }
 
-/** Whom the client certificate names. */
-const certificateName = 'client@lab'
 const preSharedKey = 'a long and random preshared key'
 /** All dial at once, in a guest that has one processor. */
 const dialTimeoutMs = 120_000
@@ -152,11 +155,7 @@ async function withBothJudges(
   work: (parts: Parts) => Promise<void>,
 ): Promise<void> {
   const { ca, lab } = context
-  const radius = new RadiusServer(lab, {
-    ...ca.issue('radius', 2000),
-    authority: ca.certificate,
-    client: certificateName,
-  })
+  const radius = new RadiusServer(lab, ca)
   const guest = await lab.guest(11)
   const client = ca.issueClient('client', certificateName)
   copyFileSync(ca.certificate, `${guest.folder}/ca.crt`)
@@ -196,7 +195,7 @@ const aaaIkev2: InteropCase = {
 export const aaaCases = [
   pppCase({
     protocol: 'sstp',
-    dial: numbers => `for n in ${numbers}; do sstp_call $n ${address.server}; done`,
+    dial: numbers => `sstp_calls ${address.server} ${numbers}`,
     optionsOf: () => '',
   }),
   pppCase({
@@ -207,7 +206,7 @@ export const aaaCases = [
   }),
   pppCase({
     protocol: 'pptp',
-    dial: numbers => `for n in ${numbers}; do pptp_call $n ${address.server}; done`,
+    dial: numbers => `pptp_calls ${address.server} ${numbers}`,
     // MPPE has its keys from MS-CHAPv2 or EAP (RFC 3079); without them there is none.
     optionsOf: method => (method === 'pap' || method === 'chap' ? 'nomppe' : 'require-mppe-128'),
   }),

@@ -170,11 +170,7 @@ const aaaRadius: InteropCase = {
   name: 'aaa-radius',
   async run(context) {
     const { ca, lab } = context
-    const radius = new RadiusServer(lab, {
-      ...ca.issue('radius', 2000),
-      authority: ca.certificate,
-      client: 'client@lab',
-    })
+    const radius = new RadiusServer(lab, ca)
     await radius.start()
     try {
       const [one] = radiusSection.accounting.servers

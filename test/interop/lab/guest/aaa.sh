@@ -15,32 +15,40 @@ login() {
     'mtu 1400' 'mru 1400' "${certificate[@]}" "$@" >"/etc/ppp/options.call$number"
 }
 
-# sstp_call N SERVER
-sstp_call() {
-  # See sstp-up.sh for the delay.
-  tc qdisc replace dev vec0 root netem delay 2ms limit 10000
-  setsid sstpc --log-level 3 --log-stderr --ca-cert /out/ca.crt --ipparam "call$1" "$2" \
-    file "/etc/ppp/options.call$1" nodetach >"/out/client$1.log" 2>&1 &
-}
-
-# pptp_call N SERVER: further calls go over the control connection of the first, once that is there.
-pptp_call() {
-  local i
-  setsid pppd pty "pptp $2 --nolaunchpppd --loglevel 2 --nobuffer" \
-    file "/etc/ppp/options.call$1" nodetach >"/out/client$1.log" 2>&1 &
-  for i in $(seq 50); do
-    grep -q 'rcvd \[LCP' "/out/ppp$1.log" 2>/dev/null && break
-    sleep 0.1
+# sstp_calls SERVER N...: see sstp-up.sh for the delay; the more sstpc run, the later each looks.
+sstp_calls() {
+  local server=$1 number
+  shift
+  tc qdisc replace dev vec0 root netem delay 100ms limit 10000
+  for number in "$@"; do
+    setsid sstpc --log-level 3 --log-stderr --ca-cert /out/ca.crt --ipparam "call$number" \
+      "$server" file "/etc/ppp/options.call$number" nodetach >"/out/client$number.log" 2>&1 &
+    sleep 0.3
   done
 }
 
-# l2tp_calls SERVER N...: one xl2tpd for all of them.
+# pptp_calls SERVER N...: over the control connection of the first, once that is there.
+pptp_calls() {
+  local server=$1 number i
+  shift
+  for number in "$@"; do
+    setsid pppd pty "pptp $server --nolaunchpppd --loglevel 2 --nobuffer" \
+      file "/etc/ppp/options.call$number" nodetach >"/out/client$number.log" 2>&1 &
+    for i in $(seq 50); do
+      grep -q 'rcvd \[LCP' "/out/ppp$number.log" 2>/dev/null && break
+      sleep 0.1
+    done
+  done
+}
+
+# l2tp_calls SERVER N...: one xl2tpd for all of them. Its kernel can have but one tunnel to a server.
 l2tp_calls() {
   local server=$1 number i
   shift
   rm -rf /run/xl2tpd
   mkdir -p /etc/xl2tpd /run/xl2tpd
-  printf '[global]\naccess control = no\nport = 1701\n' >/etc/xl2tpd/xl2tpd.conf
+  printf '%s\n' '[global]' 'access control = no' 'port = 1701' 'force userspace = yes' \
+    >/etc/xl2tpd/xl2tpd.conf
   for number in "$@"; do
     printf '%s\n' "[lac call$number]" "lns = $server" "pppoptfile = /etc/ppp/options.call$number" \
       'length bit = yes' 'require authentication = no' 'ppp debug = yes' >>/etc/xl2tpd/xl2tpd.conf
@@ -56,13 +64,14 @@ l2tp_calls() {
   done
 }
 
-# has_call N: whether the call has an IPv4 address, within 20 s of the first question.
+# has_call N: whether the call has an IPv4 address, within 30 s of the first question about any call.
 has_call() {
   [ -e /run/calls.since ] || date +%s >/run/calls.since
-  while [ $(($(date +%s) - $(cat /run/calls.since))) -lt 20 ]; do
-    ip -4 -o addr show dev "ppp$1" 2>/dev/null | grep -q inet && return 0
+  until ip -4 -o addr show dev "ppp$1" 2>/dev/null | grep -q inet; do
+    [ $(($(date +%s) - $(cat /run/calls.since))) -gt 30 ] && break
     sleep 0.2
   done
+  ip -4 -o addr show dev "ppp$1" 2>/dev/null | grep -q inet && return 0
   tail -n 40 "/out/ppp$1.log" "/out/client$1.log" /out/client.log 2>/dev/null
   return 1
 }
@@ -70,6 +79,7 @@ has_call() {
 # calls_down: hangs up as pppd does when it is told to, and waits until all are gone.
 calls_down() {
   local i name
+  tc qdisc del dev vec0 root 2>/dev/null
   pkill -TERM -x pppd
   for i in $(seq 100); do
     ip -o link | grep -q ': ppp' || break
@@ -78,6 +88,7 @@ calls_down() {
   for name in sstpc pptp xl2tpd; do pkill -TERM -x $name; done
   sleep 0.3
   for name in pppd sstpc pptp xl2tpd; do pkill -KILL -x $name; done
+  charon_stop
   rm -f /etc/ppp/chap-secrets /etc/ppp/pap-secrets /run/calls.since /out/ppp?.log
   ! ip -o link | grep -q ': ppp'
 }
