@@ -2,13 +2,16 @@ import fc from 'fast-check'
 import t from 'tap'
 import { fromHex, toHex } from '../../lib/core/bytes.ts'
 import { SeededRandom } from '../../lib/core/random.ts'
-import { PayloadCipher } from '../../lib/crypto/payload-cipher.ts'
-import { EncryptionId, encryptionTransform } from '../../lib/crypto/transforms.ts'
 import { CookieJar, readFirstRequest } from '../../lib/ikev2/cookie-jar.ts'
-import { openMessage, parseInner, sealFragments, sealMessage } from '../../lib/ikev2/protection.ts'
+import { sealFragments, sealMessage } from '../../lib/ikev2/protection.ts'
 import { answerStranger } from '../../lib/ikev2/stranger.ts'
 import { ExchangeType } from '../../lib/ikev2/wire/exchange-type.ts'
-import { findNotify, type MessageHead, parseMessage } from '../../lib/ikev2/wire/message.ts'
+import {
+  findNotify,
+  findPayload,
+  type MessageHead,
+  parseMessage,
+} from '../../lib/ikev2/wire/message.ts'
 import { notify } from '../../lib/ikev2/wire/notify.ts'
 import { NotifyType } from '../../lib/ikev2/wire/notify-type.ts'
 import type { Payload } from '../../lib/ikev2/wire/payload.ts'
@@ -20,75 +23,19 @@ import {
   type StreamMessage,
   StreamReader,
 } from '../../lib/ikev2/wire/tcp-stream.ts'
-import { type End, Pair } from './pair.ts'
+import {
+  ask,
+  askBytes,
+  childRequest,
+  established,
+  headOf,
+  type Keys,
+  keysOf,
+  random,
+} from './crafted-peer.ts'
+import { Pair } from './pair.ts'
 
 const seed = 20260801
-
-interface Keys {
-  readonly spis: Pick<MessageHead, 'initiatorSpi' | 'responderSpi'>
-  /** What the initiator seals with, and what the responder does. */
-  readonly fromInitiator: PayloadCipher
-  readonly fromResponder: PayloadCipher
-}
-
-/** Ciphers out of the key log: a peer that speaks whatever we like. */
-function keysOf(end: End): Keys {
-  const line = end.of('key-log').at(-1)?.line ?? ''
-  const [spiI = '', spiR = '', ei = '', er = ''] = line.split(',')
-  const encryption = encryptionTransform(EncryptionId.aesGcm16)
-  if (encryption === undefined) throw new Error('no AES-GCM')
-  const cipher = (key: string) =>
-    new PayloadCipher({
-      encryption,
-      integrity: undefined,
-      encryptionKey: fromHex(key),
-      integrityKey: new Uint8Array(0),
-    })
-  return {
-    spis: { initiatorSpi: fromHex(spiI), responderSpi: fromHex(spiR) },
-    fromInitiator: cipher(ei),
-    fromResponder: cipher(er),
-  }
-}
-
-const random = new SeededRandom(4)
-
-function headOf(keys: Keys, exchangeType: number, messageId: number): MessageHead {
-  return {
-    ...keys.spis,
-    exchangeType,
-    messageId,
-    isFromInitiator: true,
-    isResponse: false,
-    canHigherVersion: false,
-  }
-}
-
-/** Feeds the responder a request of the (authentic) initiator and returns its last answer's payloads. */
-function ask(pair: Pair, keys: Keys, exchangeType: number, id: number, payloads: Payload[]) {
-  const bytes = sealMessage(keys.fromInitiator, headOf(keys, exchangeType, id), payloads, random)
-  return askBytes(pair, keys, bytes)
-}
-
-function askBytes(pair: Pair, keys: Keys, bytes: Uint8Array): readonly Payload[] | undefined {
-  const before = pair.responder.of('datagram').length
-  const path = pair.responder.options.path
-  pair.send('responder', { type: 'datagram', bytes, path })
-  const answer = pair.responder.of('datagram')[before]?.bytes
-  if (answer === undefined) return undefined
-  const outer = parseMessage(answer)
-  const opened = openMessage(keys.fromResponder, answer.slice(), outer.encryptedAt, false)
-  return parseInner(opened.plaintext, outer.innerType).payloads
-}
-
-/** An established pair whose initiator is replaced by the test. */
-function established(): { pair: Pair; keys: Keys } {
-  const pair = new Pair()
-  pair.dial()
-  pair.settle(1000)
-  pair.link = { ...pair.link, loss: 1 }
-  return { pair, keys: keysOf(pair.initiator) }
-}
 
 /** A pair after IKE_SA_INIT, before IKE_AUTH. */
 function halfOpen(): { pair: Pair; keys: Keys } {
@@ -245,6 +192,19 @@ t.test('a fragment that was not agreed on is dropped', async t => {
   t.equal(pair.responder.count('fragment-not-agreed'), 1)
 })
 
+t.test('the order of payloads means nothing, and what we do not speak is left out', async t => {
+  const { pair, keys } = established()
+  const payloads = childRequest(pair, '00002000')
+  const aggfrag = 16_442
+  const made = [payloads, [...payloads].reverse(), [...payloads, notify(aggfrag, Uint8Array.of(0))]]
+  made.forEach((request, i) => {
+    const answer = ask(pair, keys, ExchangeType.CREATE_CHILD_SA, 2 + i, request) ?? []
+    t.ok(findPayload(answer, 'SA'), `request ${i}`)
+    t.equal(findNotify(answer, aggfrag), undefined, 'AGGFRAG (RFC 9347) is not agreed to')
+    t.equal(pair.responder.children.size, 2 + i)
+  })
+})
+
 t.test('CREATE_CHILD_SA: bad values are answered, not obeyed', async t => {
   const { pair, keys } = established()
   const rekey = (protocolId: number, spi: string): Payload => ({
@@ -254,29 +214,7 @@ t.test('CREATE_CHILD_SA: bad values are answered, not obeyed', async t => {
     notifyType: NotifyType.REKEY_SA,
     data: new Uint8Array(0),
   })
-  const child = (spi: string): Payload[] => [
-    {
-      type: 'SA',
-      proposals: [
-        {
-          proposalNumber: 1,
-          protocolId: 3,
-          spi: fromHex(spi),
-          transforms: [
-            {
-              transformType: 1,
-              transformId: 20,
-              attributes: [{ attributeType: 14, value: 256 }],
-            },
-            { transformType: 5, transformId: 0, attributes: [] },
-          ],
-        },
-      ],
-    },
-    { type: 'Nonce', data: new Uint8Array(32) },
-    { type: 'TSi', selectors: pair.initiator.options.child.localSelectors },
-    { type: 'TSr', selectors: pair.initiator.options.child.remoteSelectors },
-  ]
+  const child = (spi: string) => childRequest(pair, spi)
   let id = 2
   const says = (payloads: Payload[], notifyType: number) => {
     const answer = ask(pair, keys, ExchangeType.CREATE_CHILD_SA, id++, payloads)
