@@ -4,12 +4,14 @@
  * something failed. Logs of a failed run are kept, and their place is said.
  */
 import { aaaCases } from './aaa-cases.ts'
+import { dhcpCases } from './dhcp-cases.ts'
 import { ikev2Cases } from './ikev2-cases.ts'
 import { CaseContext, type InteropCase } from './interop-case.ts'
 import { l2tpCases } from './l2tp-cases.ts'
 import { TestCa } from './lab/certificates.ts'
 import { Lab } from './lab/lab.ts'
 import { setUpLab } from './lab/setup.ts'
+import { policyCases } from './policy-cases.ts'
 import { pptpCases } from './pptp-cases.ts'
 import { radiusCases } from './radius-cases.ts'
 import { sstpCases } from './sstp-cases.ts'
@@ -21,6 +23,8 @@ const allCases = [
   ...l2tpCases,
   ...radiusCases,
   ...aaaCases,
+  ...policyCases,
+  ...dhcpCases,
 ]
 
 function say(text: string): void {
