@@ -4,7 +4,7 @@
  */
 import { PayloadCipher } from '../crypto/payload-cipher.ts'
 import { FragmentSet } from './fragments.ts'
-import { destroyIkeKeys, type IkeKeys } from './key-schedule.ts'
+import { destroyIkeKeys, type IkeKeys, keepDerivationKey } from './key-schedule.ts'
 import type { SpiPair } from './nat-detection.ts'
 import type { Path } from './path.ts'
 import type { IkeSuite } from './suite.ts'
@@ -133,6 +133,12 @@ export class Association {
   /** The keys with SK_d, SK_pi and SK_pr changed; the ciphers stay (RFC 8784 §3). */
   replaceKeys(keys: IkeKeys): void {
     this.#keys = keys
+  }
+
+  /** Both sides have proved who they are: what they need no more goes. */
+  settle(): void {
+    if (this.#keys !== undefined) this.#keys = keepDerivationKey(this.#keys)
+    this.lastRequest = undefined
   }
 
   /** The set that fragments of this message go to; an older message's set is dropped. */

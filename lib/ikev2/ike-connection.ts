@@ -73,9 +73,10 @@ export class IkeConnection implements WheelEntry {
   readonly #limits: TunnelLimits
   readonly #driver: Driver<IkeSaInput, IkeSaEvent>
   readonly #isInitiator: boolean
-  readonly #reservedSpis = new Set<number>()
+  /** SPIs that were offered and whose child does not stand yet. Most of the time there are none. */
+  #reservedSpis: Set<number> | undefined
   /** Inbound SPI of a child -> that of the one which it replaces. */
-  readonly #replacedBy = new Map<number, number>()
+  #replacedBy: Map<number, number> | undefined
   #path: Path
   #route: DatagramRoute | undefined
   #heardPackets = 0
@@ -167,10 +168,10 @@ export class IkeConnection implements WheelEntry {
         this.#addChild(event.child, event.replaces)
         break
       case 'child-active':
-        this.tunnel.activate(event.inboundSpi, this.#replacedBy.get(event.inboundSpi))
+        this.tunnel.activate(event.inboundSpi, this.#replacedBy?.get(event.inboundSpi))
         break
       case 'child-down':
-        this.#replacedBy.delete(event.inboundSpi)
+        this.#replacedBy?.delete(event.inboundSpi)
         this.tunnel.remove(event.inboundSpi)
         break
       case 'moved':
@@ -230,13 +231,16 @@ export class IkeConnection implements WheelEntry {
       keys.encryption.destroy()
       keys.integrity.destroy()
     }
-    this.#reservedSpis.delete(inboundSpi)
+    this.#release(inboundSpi)
     if (child === undefined || description.mode !== 'tunnel') {
       this.counters.count('child-not-installed')
       this.#services.database.release(inboundSpi)
       return
     }
-    if (replaces !== undefined) this.#replacedBy.set(inboundSpi, replaces)
+    if (replaces !== undefined) {
+      this.#replacedBy ??= new Map()
+      this.#replacedBy.set(inboundSpi, replaces)
+    }
     this.tunnel.add(child)
     this.#moveTo(description.path, description.isUdpEncapsulated)
   }
@@ -289,8 +293,15 @@ export class IkeConnection implements WheelEntry {
 
   #reserveSpi(): number {
     const spi = this.#services.database.reserveSpi(this.#services.random)
+    this.#reservedSpis ??= new Set()
     this.#reservedSpis.add(spi)
     return spi
+  }
+
+  /** Its child stands. */
+  #release(spi: number): void {
+    this.#reservedSpis?.delete(spi)
+    if (this.#reservedSpis?.size === 0) this.#reservedSpis = undefined
   }
 
   #close(): void {
@@ -298,7 +309,7 @@ export class IkeConnection implements WheelEntry {
     this.#driver.close()
     this.#services.wheel.cancel(this)
     this.tunnel.close()
-    for (const spi of this.#reservedSpis) this.#services.database.release(spi)
+    for (const spi of this.#reservedSpis ?? []) this.#services.database.release(spi)
     this.#table.closed(this)
   }
 }

@@ -65,6 +65,8 @@ export const acceptedRequests = {
   },
 } as const satisfies Record<Role, Record<ConnectionState, readonly ExchangeName[]>>
 
+const nothing = new Uint8Array(0)
+
 export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
   readonly #connection: Connection
   #authResponder: AuthResponder | undefined
@@ -242,12 +244,11 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
     if (this.state !== 'established') return
     this.#forget()
     const { setup, associations } = this.#connection
-    const nothing = new Uint8Array(0)
     setup.initiatorMessage = nothing
     setup.responderMessage = nothing
     setup.nonces = { initiator: nothing, responder: nothing }
     setup.wantedAuthorities = []
-    for (const association of associations) association.lastRequest = undefined
+    for (const association of associations) association.settle()
   }
 
   #close(cause: DisconnectCause, detail: string): void {

@@ -124,6 +124,19 @@ export function ikeKeys(
   }
 }
 
+const spent = new Secret(new Uint8Array(0))
+
+/**
+ * SK_d alone, once both sides are known: ciphers hold keys of their own, and nothing is proved any more. The
+ * copy has not been through a cryptographic library, which moves bytes that it works on off the heap.
+ * Destroys `keys`.
+ */
+export function keepDerivationKey(keys: IkeKeys): IkeKeys {
+  const d = new Secret(keys.d.expose())
+  destroyIkeKeys(keys)
+  return { d, ai: spent, ar: spent, ei: spent, er: spent, pi: spent, pr: spent }
+}
+
 export function destroyIkeKeys(keys: IkeKeys): void {
   for (const secret of Object.values(keys)) secret.destroy()
 }
