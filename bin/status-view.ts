@@ -10,6 +10,8 @@ const session = z.object({
   userName: z.string().optional(),
   ipv4: z.string().optional(),
   ipv6: z.string().optional(),
+  /** Of a bundle: its calls. */
+  bundle: z.object({ links: z.array(z.object({ protocol: z.string() })) }).optional(),
   durationSeconds: z.number(),
   idleSeconds: z.number(),
   receivedBytes: z.number(),

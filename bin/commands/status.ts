@@ -68,10 +68,16 @@ function duration(seconds: number): string {
   return days > 0 ? `${days}d ${clock}` : clock
 }
 
+/** `pptp+sstp` for a bundle of two calls. */
+function protocols({ protocol, bundle }: SessionView): string {
+  const links = bundle?.links ?? []
+  return links.length < 2 ? protocol : links.map(link => link.protocol).join('+')
+}
+
 const columns: readonly Column<SessionView>[] = [
   { title: 'id', value: row => row.number },
   { title: 'user', value: row => row.userName },
-  { title: 'protocol', value: row => row.protocol },
+  { title: 'protocol', value: protocols },
   { title: 'state', value: row => row.state },
   { title: 'peer', value: row => row.peer },
   { title: 'ipv4', value: row => row.ipv4 },
