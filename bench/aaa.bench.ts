@@ -7,7 +7,7 @@ import { silentLogger } from '../lib/core/log.ts'
 import { Secret } from '../lib/core/secret.ts'
 import { generateNtResponse, ntPasswordHash } from '../lib/crypto/ms-chap.ts'
 import type { Bench, BenchContext } from './bench.ts'
-import { nas, password, RadiusBench } from './radius-bench.ts'
+import { nas, noLockout, password, RadiusBench } from './radius-bench.ts'
 import { RadiusOutage } from './radius-outage.ts'
 
 const loginsPerSecond = 500
@@ -69,7 +69,13 @@ async function logins(context: BenchContext): Promise<void> {
   try {
     const methods = ['pap', 'mschapv2'] as const
     const exchange = bench.client('access', 9000)
-    const judge = new RadiusAuthenticator({ exchange, nas, methods, log: silentLogger })
+    const judge = new RadiusAuthenticator({
+      exchange,
+      nas,
+      methods,
+      lockout: noLockout,
+      log: silentLogger,
+    })
     const loads = new Map(methods.map(method => [method, [] as Load[]]))
     const repetitions = context.isQuick ? 1 : 3
     for (let repetition = -1; repetition < repetitions; repetition++) {

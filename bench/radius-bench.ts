@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Lockout } from '../lib/aaa/lockout.ts'
 import { RadiusClient } from '../lib/aaa/radius/client.ts'
 import { nasAttributes } from '../lib/aaa/radius/nas.ts'
 import { type Clock, systemClock } from '../lib/core/clock.ts'
@@ -15,6 +16,17 @@ import { FreeRadius } from '../test/support/freeradius.ts'
 
 export const nas = { name: 'vpn.bench', address: '127.0.0.1' } as const
 export const password = 'a password of the bench'
+
+/** Locks nobody out. */
+export const noLockout = new Lockout(
+  {
+    attemptsPerUser: Number.POSITIVE_INFINITY,
+    attemptsPerAddress: Number.POSITIVE_INFINITY,
+    windowMs: 1,
+    durationMs: 1,
+  },
+  systemClock,
+)
 
 const secret = 'a shared secret of the bench'
 const loopback = '127.0.0.1'

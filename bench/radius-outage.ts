@@ -11,7 +11,7 @@ import { SystemError } from '../lib/core/errors.ts'
 import { silentLogger } from '../lib/core/log.ts'
 import { systemRandom } from '../lib/core/random.ts'
 import { Secret } from '../lib/core/secret.ts'
-import { nas, password, type RadiusBench } from './radius-bench.ts'
+import { nas, noLockout, password, type RadiusBench } from './radius-bench.ts'
 
 export interface OutageOptions {
   /** Up the whole time; as many as come go. */
@@ -142,6 +142,7 @@ export class RadiusOutage {
       exchange: this.#bench.client('access', refusalMs),
       nas,
       methods: ['pap'],
+      lockout: noLockout,
       log: silentLogger,
     })
     clock.hurry(factor)

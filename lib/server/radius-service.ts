@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Authenticator } from '../aaa/authenticator.ts'
 import { FallbackAuthenticator } from '../aaa/fallback-authenticator.ts'
+import type { Lockout } from '../aaa/lockout.ts'
 import { Accountant } from '../aaa/radius/accounting/accountant.ts'
 import { RadiusClient, type RadiusServerEndpoint } from '../aaa/radius/client.ts'
 import { DynamicAuthorization } from '../aaa/radius/dynamic-authorization.ts'
@@ -69,18 +70,18 @@ export class RadiusService {
   }
 
   /** Who judges users with these methods; `local` when no server is named, or none answers. */
-  authenticator(methods: readonly string[], local: Authenticator): Authenticator {
+  authenticator(methods: readonly string[], local: Authenticator, lockout: Lockout): Authenticator {
     if (this.#authentication === undefined) return local
-    const radius = this.#judge(this.#authentication, methods)
+    const radius = this.#judge(this.#authentication, methods, lockout)
     const { fallsBackToLocal } = this.#config.radius.authentication
     return fallsBackToLocal ? new FallbackAuthenticator(radius, local) : radius
   }
 
   /** EAP conversations that the servers hold; undefined when we hold them. */
-  conversations(): EapConversationMaker | undefined {
+  conversations(lockout: Lockout): EapConversationMaker | undefined {
     if (this.#authentication === undefined) return undefined
     if (!this.#config.radius.authentication.relaysEap) return undefined
-    return relayedConversations(this.#judge(this.#authentication, []))
+    return relayedConversations(this.#judge(this.#authentication, [], lockout))
   }
 
   /** Takes up the accounting of an earlier run and opens the port. Throws BindError. */
@@ -143,8 +144,12 @@ export class RadiusService {
     return Object.keys(status).length === 0 ? undefined : status
   }
 
-  #judge(exchange: RadiusClient, methods: readonly string[]): RadiusAuthenticator {
-    return new RadiusAuthenticator({ exchange, nas: this.#nas, methods, log: this.#log })
+  #judge(
+    exchange: RadiusClient,
+    methods: readonly string[],
+    lockout: Lockout,
+  ): RadiusAuthenticator {
+    return new RadiusAuthenticator({ exchange, nas: this.#nas, methods, lockout, log: this.#log })
   }
 
   #client(

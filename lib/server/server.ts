@@ -410,7 +410,7 @@ export class Server {
   }
 
   #setEap(methods: readonly EapServerMethodMaker[]): void {
-    const relayed = this.#radius.conversations()
+    const relayed = this.#radius.conversations(this.#lockout)
     this.#services.eapMethods = methods
     this.#services.eap = relayed ?? (lowerLayer => new EapAuthenticator({ ...lowerLayer, methods }))
     if (relayed !== undefined) this.#services.relayedEap = relayed
@@ -479,7 +479,7 @@ export class Server {
       totp: this.#totp,
       log: this.#log,
     })
-    return this.#radius.authenticator(auth.methods, local)
+    return this.#radius.authenticator(auth.methods, local, this.#lockout)
   }
 
   #loseDevice(reason: string): void {

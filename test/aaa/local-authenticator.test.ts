@@ -347,6 +347,21 @@ t.test(
   },
 )
 
+t.test('10,000 log-ins a minute against one user: ten guesses, and others come in', async t => {
+  const { try: attempt, clock } = rig(configUsers())
+  const reasons = new Map<string, number>()
+  for (let i = 0; i < 10_000; i++) {
+    const verdict = await attempt('bob', pap(`guess${i}`), `198.51.${i >> 8}.${i & 0xff}`)
+    const reason = verdict.type === 'reject' ? verdict.reason : 'accepted'
+    reasons.set(reason, (reasons.get(reason) ?? 0) + 1)
+    clock.advance(6)
+  }
+  t.same(Object.fromEntries(reasons), { 'bad-credentials': 10, 'locked-out': 9990 })
+  t.match(await attempt('User', pap('clientPass')), { type: 'accept' })
+  clock.advance(60_000)
+  t.match(await attempt('bob', pap('secret')), { type: 'accept' })
+})
+
 t.test('one IPv6 network of 64 bits is one source', async t => {
   t.equal(sourceKey('2001:db8::1:2:3:4'), '2001:db8::/64')
   t.equal(sourceKey('::ffff:192.0.2.1'), '192.0.2.1')

@@ -15,6 +15,8 @@ import type {
   Verdict,
 } from '../authenticator.ts'
 import type { EapRelay, EapRelayAnswer, EapRelayRequest } from '../eap-relay.ts'
+import type { Lockout } from '../lockout.ts'
+import { splitUserName } from '../policy/user-name.ts'
 import { authorizationOf, messageOfReply } from './authorization.ts'
 import type { RadiusExchange } from './client.ts'
 import type { RadiusAnswer } from './client-machine.ts'
@@ -28,6 +30,11 @@ export interface RadiusAuthenticatorOptions {
   readonly nas: NasIdentity
   /** As the configuration names them. */
   readonly methods: readonly string[]
+  /**
+   * Guesses end here, not at the server. EAP is its own business: the name outside a tunnel may be
+   * everybody's.
+   */
+  readonly lockout: Lockout
   readonly log: Logger
 }
 
@@ -64,19 +71,21 @@ export class RadiusAuthenticator implements Authenticator, EapRelay {
   readonly #exchange: RadiusExchange
   readonly #nas: NasIdentity
   readonly #methods: ReadonlySet<string>
+  readonly #lockout: Lockout
   readonly #log: Logger
 
   constructor(options: RadiusAuthenticatorOptions) {
     this.#exchange = options.exchange
     this.#nas = options.nas
     this.#methods = new Set(options.methods)
+    this.#lockout = options.lockout
     this.#log = options.log
   }
 
   async authenticate(request: AuthenticationRequest): Promise<Verdict> {
     const { proof, userName, call } = request
     const verdict = this.#methods.has(methodNames[proof.method])
-      ? await this.#ask(request)
+      ? await this.#judge(request)
       : reject('method-not-allowed', false)
     if (verdict.type === 'reject') this.#logRefusal(userName, proof.method, call, verdict.reason)
     return verdict
@@ -93,6 +102,24 @@ export class RadiusAuthenticator implements Authenticator, EapRelay {
     const relayed = this.#relayed(answer, identity)
     if (relayed.type === 'reject') this.#logRefusal(identity, 'eap', call, relayed.reason)
     return relayed
+  }
+
+  /** Failures count for the account, in whatever domain it is said to be. */
+  async #judge(request: AuthenticationRequest): Promise<Verdict> {
+    const { peerAddress, sessionId } = request.call
+    const { user } = splitUserName(request.userName)
+    if (this.#lockout.isLocked(user, peerAddress)) return reject('locked-out', false)
+    const verdict = await this.#ask(request)
+    if (verdict.type === 'accept') this.#lockout.succeed(user)
+    else if (verdict.reason === 'bad-credentials') {
+      for (const what of this.#lockout.fail(user, peerAddress)) {
+        this.#log.warn(
+          { event: 'locked-out', what, user, peer: peerAddress, sessionId },
+          'too many failed log-ins',
+        )
+      }
+    }
+    return verdict
   }
 
   async #ask({ userName, proof, call }: AuthenticationRequest): Promise<Verdict> {

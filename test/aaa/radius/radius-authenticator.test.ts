@@ -6,6 +6,7 @@ import type {
   Verdict,
 } from '../../../lib/aaa/authenticator.ts'
 import { FallbackAuthenticator } from '../../../lib/aaa/fallback-authenticator.ts'
+import { Lockout } from '../../../lib/aaa/lockout.ts'
 import { authorizationOf, messageOfReply } from '../../../lib/aaa/radius/authorization.ts'
 import type { RadiusAnswer, RadiusRequest } from '../../../lib/aaa/radius/client-machine.ts'
 import { hideKey } from '../../../lib/aaa/radius/hiding.ts'
@@ -19,6 +20,7 @@ import {
 } from '../../../lib/aaa/radius/wire/attributes.ts'
 import { RadiusCode } from '../../../lib/aaa/radius/wire/packet.ts'
 import { concatBytes, fromHex, toHex, utf8 } from '../../../lib/core/bytes.ts'
+import { ManualClock } from '../../../lib/core/clock.ts'
 import { parseIpv4 } from '../../../lib/core/ip-address.ts'
 import { silentLogger } from '../../../lib/core/log.ts'
 import { Secret } from '../../../lib/core/secret.ts'
@@ -59,16 +61,26 @@ class Backend {
   }
 }
 
+const lockoutLimits = {
+  attemptsPerUser: 10,
+  attemptsPerAddress: 30,
+  windowMs: 60_000,
+  durationMs: 60_000,
+}
+
 function setUp(answer?: { code: number; list: AttributeList }) {
   const backend = new Backend()
   backend.answer = answer
+  const clock = new ManualClock(0)
+  const lockout = new Lockout(lockoutLimits, clock)
   const authenticator = new RadiusAuthenticator({
     exchange: backend,
     nas: { name: 'vpn.test', address: '192.0.2.1' },
     methods: ['mschapv2', 'chap', 'pap'],
+    lockout,
     log: silentLogger,
   })
-  return { backend, authenticator }
+  return { backend, authenticator, clock }
 }
 
 const pap: Proof = { method: 'pap', password: Secret.fromText('secret word') }
@@ -205,6 +217,42 @@ t.test('refusals say what MS-CHAP-Error says', async t => {
   t.equal(reasonOf(await silent.authenticator.authenticate(asking(pap))), 'backend-unavailable')
   const shell = setUp({ code: code.accept, list: new AttributeList().u32('Service-Type', 6) })
   t.equal(reasonOf(await shell.authenticator.authenticate(asking(pap))), 'no-dial-in')
+})
+
+t.test('10,000 log-ins a minute against one user: ten guesses reach the server', async t => {
+  const { backend, authenticator, clock } = setUp({
+    code: code.reject,
+    list: new AttributeList(),
+  })
+  const attempt = (userName: string, peerAddress: string) =>
+    authenticator.authenticate({ userName, proof: pap, call: { ...call, peerAddress } })
+  const reasons = new Map<string, number>()
+  for (let i = 0; i < 10_000; i++) {
+    const from = `198.51.${i >> 8}.${i & 0xff}`
+    const names = ['alice', 'CORP\\Alice', `DOM${i}\\alice`, 'alice@corp.example']
+    const verdict = await attempt(names[i % names.length] ?? '', from)
+    const reason = verdict.type === 'reject' ? verdict.reason : 'accepted'
+    reasons.set(reason, (reasons.get(reason) ?? 0) + 1)
+    clock.advance(6)
+  }
+  t.same(Object.fromEntries(reasons), { 'bad-credentials': 10, 'locked-out': 9990 })
+  t.equal(backend.asked.length, 10)
+  backend.answer = { code: code.accept, list: new AttributeList() }
+  t.match(await attempt('bob', '203.0.113.1'), { type: 'accept' }, 'others come in')
+  t.match(await attempt('alice', '203.0.113.1'), { reason: 'locked-out' })
+  clock.advance(60_000)
+  t.match(await attempt('alice', '203.0.113.1'), { type: 'accept' }, 'and so does she, later')
+})
+
+t.test('a server that is silent locks nobody out', async t => {
+  const { backend, authenticator } = setUp()
+  for (let i = 0; i < 50; i++) {
+    const verdict = await authenticator.authenticate({ userName: 'alice', proof: pap, call })
+    t.match(verdict, { reason: 'backend-unavailable' })
+  }
+  backend.answer = { code: code.accept, list: new AttributeList() }
+  const verdict = await authenticator.authenticate({ userName: 'alice', proof: pap, call })
+  t.match(verdict, { type: 'accept' })
 })
 
 t.test('a method that is not allowed asks nobody', async t => {
