@@ -261,6 +261,7 @@ t.test('a method that is not allowed asks nobody', async t => {
     exchange: backend,
     nas: { name: 'vpn' },
     methods: ['mschapv2'],
+    lockout: new Lockout(lockoutLimits, new ManualClock(0)),
     log: silentLogger,
   })
   t.equal(reasonOf(await authenticator.authenticate(asking(pap))), 'method-not-allowed')
