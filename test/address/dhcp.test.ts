@@ -64,7 +64,7 @@ t.test('messages survive encoding, and any bytes are parsed or refused', async t
       const bad = good.slice(0, end)
       bad[at] = value
       if (checkDhcpMessage(bad) === WireFault.none) parseDhcpMessage(bad)
-      relayed(bad, relay, linkSelection(link))
+      relayed(bad, first, relay, linkSelection(link))
     }),
     { seed, numRuns: 2000 },
   )
@@ -386,8 +386,9 @@ t.test(
     session.answer(new Uint8Array(40))
     relaying.receive(new Uint8Array(40))
     t.equal(sent.length, 1)
-    session.answer(packetOf(discover()))
+    session.answer(packetOf({ ...discover(), clientAddress: 0 }))
     t.equal(sent.length, 2)
+    t.equal(parseDhcpMessage(sent[1] ?? asked).clientAddress, first, 'Windows does not tell it')
     session.close()
     relaying.receive(answer)
     t.equal(heard.length, 1, 'nobody is there')

@@ -3,8 +3,8 @@ import type { Authenticator, Verdict } from '../../lib/aaa/authenticator.ts'
 import { FilterCatalogue } from '../../lib/aaa/filter-catalogue.ts'
 import { AccessPolicies } from '../../lib/aaa/policy/access-policies.ts'
 import { parseConfig } from '../../lib/config.ts'
-import { u16, utf8 } from '../../lib/core/bytes.ts'
-import { formatIpv4 } from '../../lib/core/ip-address.ts'
+import { concatBytes, fromHex, toHex, u16, utf8 } from '../../lib/core/bytes.ts'
+import { formatIpv4, formatIpv6 } from '../../lib/core/ip-address.ts'
 import { encodeFrame, PppProtocol } from '../../lib/ppp/wire/frame.ts'
 import { udp } from '../dataplane/packets.ts'
 import { type AuthenticationName, type Persona, persona } from '../personas/personas.ts'
@@ -186,6 +186,32 @@ t.test('A router advertisement comes again in time, and not any more after the e
   await client.leave()
   await server.elapse(601_000, 20_000)
   t.equal(client.advertisements.length, 3)
+})
+
+t.test('A router gets a prefix by DHCPv6, and what is behind it is reached', async t => {
+  const { server, dial, over } = await setUp(t)
+  const client = await (await dial()).up()
+  await client.until(one => one.advertisements.length > 0)
+  t.equal((client.advertisements[0]?.[45] ?? 0) & 0x40, 0x40, 'it is told that DHCPv6 is there')
+  const source = formatIpv6(concatBytes(fromHex('fe80000000000000'), client.interfaceId))
+  const [rapid, prefixes] = ['000e 0000', '0019 000c 00000007 00000000 00000000']
+  const solicit = fromHex(`01 a1b2c3 0001 000a 00030001020304050607 ${rapid} ${prefixes}`)
+  const toServers = { source, destination: 'ff02::1:2', sourcePort: 546, destinationPort: 547 }
+  client.send(udp({ ...toServers, payload: solicit }))
+  const isReply = (packet: Uint8Array) => packet[6] === 17 && packet[48] === 7
+  await client.until(one => one.packets.some(isReply))
+  const reply = client.packets.find(isReply) ?? new Uint8Array(0)
+  t.match(toHex(reply), `38fd8800000000010000${'00'.repeat(7)}`, 'fd88:0:0:100::/56')
+  t.equal(server.delegationPool.leasedCount, 1)
+
+  const behind = udp({ source: 'fd99::1', destination: 'fd88:0:0:1aa::5' })
+  server.host.fromHost(behind)
+  await client.until(one => one.packets.some(packet => toHex(packet) === toHex(behind)))
+  client.send(udp({ source: 'fd88:0:0:1aa::5', destination: 'fd99::1' }))
+  await server.until(() => server.host.toHost.length === 1)
+  await client.leave()
+  await over()
+  t.equal(server.delegationPool.leasedCount, 0)
 })
 
 t.test('One protocol that flaps keeps the other, the session and the usage', async t => {

@@ -117,6 +117,7 @@ export class DialIn {
   readonly sessions: SessionRegistry
   readonly ipv4Pool: Ipv4Pool
   readonly ipv6Pool: Ipv6Pool | undefined
+  readonly delegationPool = new Ipv6Pool({ address: ipv6('fd88::'), prefixLength: 40 }, 56)
   readonly users: ConfigUserStore
   /** That of the local users, whatever the calls ask. */
   readonly authenticator: Authenticator
@@ -173,6 +174,7 @@ export class DialIn {
       authenticator: options.authenticator ?? this.authenticator,
       ipv4Pool: this.ipv4Pool,
       ipv6Pool: this.ipv6Pool,
+      delegationPool: this.delegationPool,
       settings: {
         serverName: 'openras',
         authentication: methods.map(method => protocols[method]),
@@ -239,6 +241,7 @@ export class DialIn {
     if (this.ipv6Pool !== undefined && this.ipv6Pool.leasedCount > 0) {
       leaks.push(`${this.ipv6Pool.leasedCount} IPv6 prefixes`)
     }
+    if (this.delegationPool.leasedCount > 0) leaks.push('delegated prefixes')
     if (freeCount < totalCount) leaks.push(`${totalCount - freeCount} slots`)
     if (this.listener.status().connections > 0) leaks.push('connections')
     if (this.wheel.size > 0) leaks.push(`${this.wheel.size} timers`)

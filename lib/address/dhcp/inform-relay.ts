@@ -107,7 +107,12 @@ export class InformRelay {
     }
     const { relayAddress, linkAddress, clock, send } = this.#options
     const headerBytes = ((packet[0] ?? 0) & 15) * 4 + 8
-    const message = relayed(packet.subarray(headerBytes), relayAddress, linkSelection(linkAddress))
+    const message = relayed(
+      packet.subarray(headerBytes),
+      clientAddress,
+      relayAddress,
+      linkSelection(linkAddress),
+    )
     if (message === undefined) {
       this.counters.count('dhcp-relayed')
       return
@@ -124,8 +129,8 @@ export class InformRelay {
     if (fault) return `dhcp-malformed-${faultName(fault)}`
     const request = parseDhcpRequest(packet)
     if (request.messageType !== DhcpMessageType.inform) return 'dhcp-not-inform'
-    // Without its address in the message nobody would know whom to answer.
-    if (request.clientAddress !== clientAddress) return 'dhcp-other-address'
+    const claimed = request.clientAddress
+    if (claimed !== 0 && claimed !== clientAddress) return 'dhcp-other-address'
     const pauseMs = this.#options.clock.nowMs() - waiting.askedMs
     return pauseMs < shortestPauseMs ? 'dhcp-inform-too-often' : undefined
   }

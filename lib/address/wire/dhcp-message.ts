@@ -132,11 +132,12 @@ export function linkSelection(address: number): Uint8Array {
 }
 
 /**
- * A client's message as a relay agent passes it on (RFC 1542 §4.1.1, RFC 3046 §2.1). Undefined when it
- * came over a relay already, or has gone too far.
+ * A client's message as a relay agent passes it on (RFC 1542 §4.1.1, RFC 3046 §2.1), with the address of
+ * the client, which not all clients tell. Undefined when it came over a relay already, or has gone too far.
  */
 export function relayed(
   bytes: Uint8Array,
+  clientAddress: number,
   relayAddress: number,
   link: Uint8Array,
 ): Uint8Array | undefined {
@@ -151,6 +152,7 @@ export function relayed(
   const out = new Uint8Array(Math.max(end + optionBytes(link.length) + 1, SMALLEST_BYTES))
   out.set(bytes.subarray(0, end))
   out[HOPS_AT] = hops + 1
+  putU32(out, CIADDR_AT, clientAddress)
   putU32(out, GIADDR_AT, relayAddress)
   out[putOption(out, end, DhcpOption.relayAgentInformation, link)] = DhcpOption.end
   return out
