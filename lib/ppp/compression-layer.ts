@@ -19,6 +19,8 @@ import type { ControlPacket } from './wire/control-packet.ts'
 const optionalWaitMs = 6_000
 /** RFC 1962 §3: a Reset-Request is repeated, but not for each packet of a broken stream. */
 const resetIntervalMs = 200
+/** New keys are made no more often: whoever forges packets interrupts a call, and does not end it. */
+const renegotiationIntervalMs = 6_000
 /** What MPPE and MPPC put in front: two bytes of their own, and the protocol field that is inside. */
 const overheadBytes = 4
 
@@ -50,6 +52,7 @@ export class CompressionLayer {
   #wasEncrypted = false
   #detail = ''
   #lastResetMs = Number.NEGATIVE_INFINITY
+  #lastRenegotiationMs = Number.NEGATIVE_INFINITY
 
   constructor(settings: CompressionSettings, ports: CompressionPorts) {
     this.#settings = settings
@@ -125,6 +128,11 @@ export class CompressionLayer {
   /** Begins negotiation anew, and with it the keys. */
   renegotiate(nowMs: number): void {
     if (!this.#isUp) return
+    if (nowMs - this.#lastRenegotiationMs < renegotiationIntervalMs) {
+      this.#ports.unexpected('ccp-renegotiation-too-soon')
+      return
+    }
+    this.#lastRenegotiationMs = nowMs
     this.#negotiation.down(nowMs)
     this.#negotiation.up(nowMs)
   }

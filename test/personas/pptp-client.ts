@@ -178,6 +178,11 @@ export class PptpClient implements Remote {
     this.#options.site.remotes.delete(this)
   }
 
+  /** Its next packet has the number of this one. */
+  skipTo(packet: Uint8Array): void {
+    this.#nextSequence = greSequence(packet, 0)
+  }
+
   has(type: ControlMessage['type']): boolean {
     return this.messages.some(message => message.type === type)
   }

@@ -258,6 +258,42 @@ t.test('what makes no sense changes nothing: forged, stale, plain and short pack
   t.equal(decryptor.decrypt(second.head, second.packet, 0, 40), Decryption.ok)
 })
 
+t.test('forged packets far ahead cost key changes only while there are some to spare', async t => {
+  const encryptor = new MppeEncryptor(sendMaster, 128, true)
+  const decryptor = new MppeDecryptor(sendMaster, 128, true, false)
+  const receive = (skip: number) => {
+    const packet = packetOf(0)
+    let head = encryptor.encrypt(packet, 0, packet.length)
+    for (let i = 0; i < skip; i++) {
+      packet.set(packetOf(0))
+      head = encryptor.encrypt(packet, 0, packet.length)
+    }
+    return decryptor.decrypt(head, packet, 0, packet.length)
+  }
+  t.equal(receive(0), Decryption.ok)
+  t.equal(receive(2000), Decryption.ok, 'a long gap')
+  for (let i = 0; i < 3; i++) {
+    const forged = randomBytes(new SeededRandom(i + 1), 40)
+    t.equal(decryptor.decrypt(0x9000 | ((2001 + 2000) & 0xfff), forged, 0, 40), Decryption.garbage)
+  }
+  t.equal(receive(2000), Decryption.garbage, 'nothing is left for a gap as long')
+  // The count that is due is 2001 further on by now; whoever sends goes on with keys that are near.
+  const near = new MppeEncryptor(sendMaster, 128, true)
+  for (let i = 0; i <= 2001; i++) near.encrypt(packetOf(0), 0, 40)
+  const results = Array.from({ length: 130 }, () => {
+    const packet = packetOf(1)
+    return decryptor.decrypt(near.encrypt(packet, 0, 40), packet, 0, 40)
+  })
+  t.ok(
+    results.every(result => result === Decryption.ok),
+    'short gaps are free',
+  )
+  for (let i = 0; i < 1500; i++) near.encrypt(packetOf(0), 0, 40)
+  const late = packetOf(2)
+  const head = near.encrypt(late, 0, 40)
+  t.equal(decryptor.decrypt(head, late, 0, 40), Decryption.ok, 'and pay for long ones again')
+})
+
 // ---- both ends of a link
 
 const memoryBytes = 64 * 1024

@@ -31,6 +31,13 @@ export type Decryption = (typeof Decryption)[keyof typeof Decryption]
 
 /** Counts behind the last by less than half of all are late packets. */
 const halfOfCounts = 2048
+/**
+ * A gap costs a key change for each packet that is missing, also where the packet after it is a forged
+ * one. So changes that led to nothing are paid out of what packets that made sense have put aside, and
+ * short gaps are free.
+ */
+const MAX_SPARE_CHANGES = 4096
+const FREE_CHANGES = 16
 /** Flushes in a row of which only the last arrives; each costs a peer like Linux a key. */
 const MAX_LOST_FLUSHES = 8
 
@@ -42,6 +49,7 @@ export class MppeDecryptor {
   /** MPPC is agreed on too: packets may be compressed inside. */
   readonly #mayBeCompressed: boolean
   #count = coherencyMask
+  #spareChanges = MAX_SPARE_CHANGES
   #isWaiting = false
   /** Stateful: the peer changes its key at each flush. Undefined until one was seen. */
   #changesOnFlush: boolean | undefined
@@ -87,12 +95,17 @@ export class MppeDecryptor {
     if ((head & MppeBit.flushed) === 0) return Decryption.malformed
     const ahead = ((head & coherencyMask) - this.#count) & coherencyMask
     if (ahead === 0 || ahead > halfOfCounts) return Decryption.stale
+    if (ahead > FREE_CHANGES && ahead > this.#spareChanges) return Decryption.garbage
     const trial = this.#trial
     trial.become(this.#key)
     for (let i = 0; i < ahead; i++) trial.change()
     this.#cipher.rekey(trial.bytes)
     this.#cipher.process(bytes, at, length)
-    if (!isSensible(head, bytes, at, length)) return Decryption.garbage
+    if (!isSensible(head, bytes, at, length)) {
+      this.#spareChanges -= Math.min(ahead, this.#spareChanges)
+      return Decryption.garbage
+    }
+    this.#spareChanges = Math.min(this.#spareChanges + FREE_CHANGES, MAX_SPARE_CHANGES)
     this.#key.become(trial)
     this.#count = head & coherencyMask
     return Decryption.ok
