@@ -124,8 +124,8 @@ export class Accountant {
     if (event.type === 'up') {
       const session = this.#options.sessions.find(id).find(one => one.id === id)
       if (session === undefined) return
-      const accounted = new AccountedSession(session, this.#options, (kind, atMs) =>
-        this.#record(kind, accounted, atMs),
+      const accounted = new AccountedSession(session, this.#options, (kind, at) =>
+        this.#record(kind, accounted, at),
       )
       this.#accounted.set(id, accounted)
       accounted.begin()
@@ -139,12 +139,12 @@ export class Accountant {
     this.#add(sessionRecord('stop', this.#options.nas, facts, this.#nowMs(), event.cause))
   }
 
-  #record(kind: 'start' | 'interim', accounted: AccountedSession, atMs: number): void {
-    this.#add(sessionRecord(kind, this.#options.nas, accounted.facts(), atMs))
+  #record(kind: 'start' | 'interim', accounted: AccountedSession, at: Moment): void {
+    this.#add(sessionRecord(kind, this.#options.nas, accounted.facts(), at.wallMs), at.monotonicMs)
   }
 
   /** To disk, then to the servers. */
-  #add(record: AccountingRecord): void {
+  #add(record: AccountingRecord, eventMs = this.#options.clock.nowMs()): void {
     const waiting = this.#journal.size
     if (waiting >= (record.kind === 'interim' ? mostWaiting.interim : mostWaiting.all)) {
       this.counters.count(`dropped-${record.kind}`)
@@ -156,7 +156,7 @@ export class Accountant {
       .append(record)
       .then(sequence => {
         this.#unwritten--
-        this.#delivery.add({ sequence, record })
+        this.#delivery.add({ sequence, record, eventMs })
       })
       .catch((error: unknown) => {
         const reason = String(error)
@@ -169,12 +169,18 @@ export class Accountant {
   }
 }
 
+/** The wall clock goes into a record; how long ago that was is counted by the other. */
+interface Moment {
+  readonly wallMs: number
+  readonly monotonicMs: number
+}
+
 /** A session that is up: when its Start is due, and its next interim record. */
 class AccountedSession implements WheelEntry {
   readonly #session: Session
   readonly #options: AccountantOptions
-  readonly #due: (kind: 'start' | 'interim', atMs: number) => void
-  readonly #upAtMs: number
+  readonly #due: (kind: 'start' | 'interim', at: Moment) => void
+  readonly #upAt: Moment
   #isStarted = false
   /** Whether the records so far told the IPv4 address. */
   #isAddressTold = false
@@ -182,12 +188,12 @@ class AccountedSession implements WheelEntry {
   constructor(
     session: Session,
     options: AccountantOptions,
-    due: (kind: 'start' | 'interim', atMs: number) => void,
+    due: (kind: 'start' | 'interim', at: Moment) => void,
   ) {
     this.#session = session
     this.#options = options
     this.#due = due
-    this.#upAtMs = options.wallClock.now().getTime()
+    this.#upAt = this.#now()
   }
 
   facts(): SessionFacts {
@@ -239,7 +245,12 @@ class AccountedSession implements WheelEntry {
   #tell(kind: 'start' | 'interim'): void {
     this.#isStarted = true
     this.#isAddressTold = this.#hasAddress
-    this.#due(kind, kind === 'start' ? this.#upAtMs : this.#options.wallClock.now().getTime())
+    this.#due(kind, kind === 'start' ? this.#upAt : this.#now())
+  }
+
+  #now(): Moment {
+    const { clock, wallClock } = this.#options
+    return { wallMs: wallClock.now().getTime(), monotonicMs: clock.nowMs() }
   }
 
   /** The server of the user may say how often (RFC 2869 §5.16), and may change its mind. */

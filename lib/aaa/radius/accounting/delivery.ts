@@ -114,10 +114,12 @@ export class AccountingDelivery implements WheelEntry {
   #send(entry: JournalEntry): void {
     const { exchange, clock, wallClock, log } = this.#options
     const { attributes, atMs } = entry.record
+    // The wall clock may have jumped since; of an earlier run there is nothing else.
     const agoMs = Math.max(0, wallClock.now().getTime() - atMs)
+    const eventMs = entry.eventMs ?? clock.nowMs() - agoMs
     this.#inFlight++
     exchange
-      .request({ code: 'accounting', attributes, eventMs: clock.nowMs() - agoMs })
+      .request({ code: 'accounting', attributes, eventMs })
       .then(answer => {
         this.#inFlight--
         if (answer === undefined) this.#failed(entry)

@@ -15,6 +15,8 @@ import { type AccountingRecord, recordOf, recordText } from './record.ts'
 export interface JournalEntry {
   readonly sequence: number
   readonly record: AccountingRecord
+  /** When it happened, monotonic ms; absent: in an earlier run, whose clock means nothing now. */
+  readonly eventMs?: number
 }
 
 export interface JournalOptions {

@@ -79,7 +79,9 @@ class Backend {
 class World {
   readonly clock = new ManualClock(50_000)
   readonly wheel = new TimerWheel(50_000)
-  readonly wallClock = { now: () => new Date(epochMs + this.clock.nowMs()) }
+  /** How far the wall clock has jumped. */
+  jumpMs = 0
+  readonly wallClock = { now: () => new Date(epochMs + this.clock.nowMs() + this.jumpMs) }
   readonly backend = new Backend()
   readonly sessions: SessionRegistry
   readonly directory: string
@@ -195,6 +197,30 @@ t.test('a Start waits a while for the IPv4 address, and tells when the session w
     t.equal(u32Of(attributes, 'Event-Timestamp'), Math.floor(upAtMs / 1000))
   }
   await accountant.close(0)
+})
+
+t.test('a wall clock that jumps makes no record late, early, or more', async t => {
+  for (const jumpMs of [-86_400_000, 86_400_000, -epochMs]) {
+    const world = new World(folder(t))
+    const accountant = await world.open(600_000)
+    await world.settled(accountant)
+    world.backend.isDown = true
+    const session = world.dial('alice')
+    await world.pass(10_000)
+    world.jumpMs = jumpMs
+    await world.pass(20_000)
+    session.end('user-request')
+    await world.pass(10_000)
+    world.backend.isDown = false
+    for (let i = 0; i < 10; i++) await world.pass(1000)
+    await world.settled(accountant)
+    t.same(world.backend.said(), ['server on', 'alice start', 'alice stop'])
+    const [, start, stop] = world.backend.confirmed
+    t.equal(start?.eventMs, 50_000, 'when it happened is not asked of the wall clock')
+    t.equal(stop?.eventMs, 80_000)
+    t.equal(u32Of(stop?.attributes ?? [], 'Acct-Session-Time'), 30)
+    await accountant.close(0)
+  }
 })
 
 t.test('a session is accounted from start to stop, with what RADIUS gave', async t => {
