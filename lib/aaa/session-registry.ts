@@ -15,7 +15,13 @@ import type { TimerWheel } from '../core/timers.ts'
 import { FilterCatalogue } from './filter-catalogue.ts'
 import { sourceKey } from './lockout.ts'
 import { AccessPolicies } from './policy/access-policies.ts'
-import { type CallDescription, type Refusal, Session, type SessionStatus } from './session.ts'
+import {
+  type CallDescription,
+  type Refusal,
+  Session,
+  type SessionHost,
+  type SessionStatus,
+} from './session.ts'
 import { userKey } from './users/user-store.ts'
 
 /** `Infinity` for no limit. */
@@ -60,6 +66,9 @@ export class SessionRegistry {
   readonly #perProtocol = new Map<string, number>()
   readonly #observers = new Set<(event: SessionEvent) => void>()
   readonly #changeObservers = new Set<(session: SessionStatus) => void>()
+  readonly #host: SessionHost
+  /** Those with networks behind their clients. */
+  readonly #routed = new Set<Session>()
   #limits: SessionLimits
   #policies: AccessPolicies
   #filters: FilterCatalogue
@@ -75,6 +84,7 @@ export class SessionRegistry {
     this.#wallClock = options.wallClock ?? systemWallClock
     this.#random = options.random ?? systemRandom
     this.#log = options.log ?? silentLogger
+    this.#host = this.#makeHost()
   }
 
   /** New limits; sessions that are up keep the timeouts that they came up with. */
@@ -108,24 +118,7 @@ export class SessionRegistry {
       this.#nextNumber(),
       toHex(randomBytes(this.#random, idBytes)),
       call,
-      {
-        clock: this.#clock,
-        wheel: this.#wheel,
-        wallClock: this.#wallClock,
-        log: this.#log,
-        admitUser: userName => this.#admitUser(userName),
-        policies: () => this.#policies,
-        filters: () => this.#filters,
-        timeouts: () => this.#limits,
-        changed: status => {
-          for (const observer of this.#changeObservers) observer(status)
-        },
-        up: status => this.#tell({ type: 'up', session: status }),
-        down: (status, cause, wasUp) => {
-          this.#forget(session, source)
-          if (wasUp) this.#tell({ type: 'down', session: status, cause })
-        },
-      },
+      this.#host,
     )
     this.#sessions.set(session.id, session)
     this.#byNumber.set(session.number, session)
@@ -197,7 +190,7 @@ export class SessionRegistry {
   networks(): { readonly ipv4: Ipv4Network[]; readonly ipv6: Ipv6Network[] } {
     const ipv4: Ipv4Network[] = []
     const ipv6: Ipv6Network[] = []
-    for (const { state, authorization } of this.#sessions.values()) {
+    for (const { state, authorization } of this.#routed) {
       if (state !== 'up' || authorization === undefined) continue
       const { ipv4Routes, ipv6Routes, delegatedIpv6Prefix, ipv6Prefix } = authorization
       ipv4.push(...(ipv4Routes ?? []))
@@ -206,6 +199,39 @@ export class SessionRegistry {
       if (ipv6Prefix !== undefined) ipv6.push(ipv6Prefix)
     }
     return { ipv4, ipv6 }
+  }
+
+  #makeHost(): SessionHost {
+    return {
+      clock: this.#clock,
+      wheel: this.#wheel,
+      wallClock: this.#wallClock,
+      log: this.#log,
+      admitUser: user => this.#admitUser(user),
+      policies: () => this.#policies,
+      filters: () => this.#filters,
+      timeouts: () => this.#limits,
+      changed: session => {
+        this.#noteNetworks(session)
+        const status = session.status()
+        for (const observer of this.#changeObservers) observer(status)
+      },
+      up: (session, status) => {
+        this.#noteNetworks(session)
+        this.#tell({ type: 'up', session: status })
+      },
+      down: (session, status, cause, wasUp) => {
+        this.#forget(session)
+        if (wasUp) this.#tell({ type: 'down', session: status, cause })
+      },
+    }
+  }
+
+  #noteNetworks(session: Session): void {
+    const { ipv4Routes, ipv6Routes, delegatedIpv6Prefix, ipv6Prefix } = session.authorization ?? {}
+    const networks = ipv4Routes ?? ipv6Routes ?? delegatedIpv6Prefix ?? ipv6Prefix
+    if (networks === undefined) this.#routed.delete(session)
+    else this.#routed.add(session)
   }
 
   #refusalOf({ protocol, peerAddress }: CallDescription, source: string): Refusal | undefined {
@@ -238,10 +264,11 @@ export class SessionRegistry {
     return undefined
   }
 
-  #forget(session: Session, source: string): void {
+  #forget(session: Session): void {
+    this.#routed.delete(session)
     this.#sessions.delete(session.id)
     this.#byNumber.delete(session.number)
-    change(this.#perSource, source, -1)
+    change(this.#perSource, sourceKey(session.peerAddress), -1)
     change(this.#perProtocol, session.protocol, -1)
     const { hasLeader, userName } = session
     if (!hasLeader && userName !== undefined) change(this.#perUser, userKey(userName), -1)

@@ -100,7 +100,7 @@ export interface SessionStatus {
   readonly sentBytes: number
 }
 
-/** What a session needs of its registry. */
+/** What sessions need of their registry: one for all. */
 export interface SessionHost {
   readonly clock: Clock
   readonly wheel: TimerWheel
@@ -110,9 +110,9 @@ export interface SessionHost {
   policies(): AccessPolicies
   filters(): FilterCatalogue
   timeouts(): { readonly idleTimeoutMs: number; readonly sessionTimeoutMs: number }
-  changed(status: SessionStatus): void
-  up(status: SessionStatus): void
-  down(status: SessionStatus, cause: DisconnectCause, wasUp: boolean): void
+  changed(session: Session): void
+  up(session: Session, status: SessionStatus): void
+  down(session: Session, status: SessionStatus, cause: DisconnectCause, wasUp: boolean): void
 }
 
 const unused: SessionUsage = {
@@ -256,7 +256,7 @@ export class Session implements WheelEntry {
       { event: 'link-joined', user: this.userName, bundle: leader.id },
       'link joined a bundle',
     )
-    if (leader.state === 'up') this.#host.changed(leader.status())
+    if (leader.state === 'up') this.#host.changed(leader)
     return true
   }
 
@@ -289,7 +289,7 @@ export class Session implements WheelEntry {
       this.#host.wheel.schedule(this, this.#nextDeadlineMs())
     }
     this.log.info({ event: 'session-changed', changed: Object.keys(change) }, 'session changed')
-    this.#host.changed(this.status())
+    this.#host.changed(this)
     return undefined
   }
 
@@ -317,13 +317,13 @@ export class Session implements WheelEntry {
       { event: 'session-up', user: status.userName, ipv4: status.ipv4, ipv6: status.ipv6 },
       'session up',
     )
-    this.#host.up(status)
+    this.#host.up(this, status)
   }
 
   /** Addresses that came after `up`: the second network protocol. */
   addAddresses(addresses: SessionAddresses): void {
     this.#addresses = { ...this.#addresses, ...addresses }
-    if (this.#state === 'up') this.#host.changed(this.status())
+    if (this.#state === 'up') this.#host.changed(this)
   }
 
   /** Asks the owner to close the call; false when it is closing already. */
@@ -350,7 +350,7 @@ export class Session implements WheelEntry {
     else if (wasUp) this.#logDown(status, effective)
     else
       this.log.info({ event: 'call-failed', user: this.userName, cause: effective }, 'call failed')
-    this.#host.down(status, effective, wasUp)
+    this.#host.down(this, status, effective, wasUp)
   }
 
   onDeadline(nowMs: number): void {
@@ -399,7 +399,7 @@ export class Session implements WheelEntry {
     this.log.info({ event: 'link-left', user: this.userName, cause }, 'link left its bundle')
     if (leader === undefined) return
     leader.#links?.remove(this.#asLink)
-    if (leader.state === 'up') this.#host.changed(leader.status())
+    if (leader.state === 'up') this.#host.changed(leader)
   }
 
   #activeMs(): number {
