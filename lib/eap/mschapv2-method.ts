@@ -26,6 +26,8 @@ import { EapType } from './packet.ts'
 
 /** [MS-CHAP] §3.1.5.1: 64 bytes, of which the last 32 are zero. */
 const MSK_BYTES = 64
+/** RFC 2759 §6 leaves it to us how often a user may type again in one conversation. */
+const RETRIES_MAX = 3
 
 /** MSK = server's receive key, send key, zeros ([MS-CHAP], MSK). */
 export function mschapv2Msk(keys: MasterKeys): Secret {
@@ -85,6 +87,7 @@ export class Mschapv2ServerMethod implements EapServerMethod {
   /** The name of the last Response: a change of password is about it. */
   #userName = ''
   #mschapv2Id = 0
+  #retries = 0
   #state: ServerState = { name: 'idle' }
 
   constructor(options: Mschapv2ServerOptions) {
@@ -189,7 +192,8 @@ export class Mschapv2ServerMethod implements EapServerMethod {
         message: `${verdict.authenticatorResponse} M=${verdict.message ?? 'OK'}`,
       })
     }
-    const canRetry = verdict.canRetry && verdict.reason !== 'password-expired'
+    const mayRetry = verdict.canRetry && verdict.reason !== 'password-expired'
+    const canRetry = mayRetry && this.#retries++ < RETRIES_MAX
     this.#state = { name: 'failure-sent', reason: verdict.reason, canRetry }
     this.#challenge = randomBytes(this.#options.random, challengeBytes)
     const failed = this.#mschapv2Id

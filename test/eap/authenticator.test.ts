@@ -375,20 +375,18 @@ t.test('what does not fit is counted and changes nothing', async t => {
 
 const judgeReject: Verdict = { type: 'reject', reason: 'bad-credentials', canRetry: false }
 
+const guessed = {
+  type: 'response',
+  mschapv2Id: 1,
+  peerChallenge: new Uint8Array(16),
+  ntResponse: new Uint8Array(24),
+  flags: 0,
+} as const
+
 t.test('a retry with R=1 gets a new challenge, once the backend allows it', async t => {
   const server = new Mschapv2ServerMethod({ random: new SeededRandom(8), serverName: 'vpn' })
   server.start('alice', 1)
-  const respond = () =>
-    server.response(
-      mschapv2PacketOf({
-        type: 'response',
-        mschapv2Id: 1,
-        peerChallenge: new Uint8Array(16),
-        ntResponse: new Uint8Array(24),
-        flags: 0,
-        name: 'CORP\\alice',
-      }),
-    )
+  const respond = () => server.response(mschapv2PacketOf({ ...guessed, name: 'CORP\\alice' }))
   const first = respond()
   t.equal(first.type === 'authenticate' && first.userName, 'CORP\\alice')
   const failure = server.verdict({ ...judgeReject, canRetry: true }, 2)
@@ -401,6 +399,17 @@ t.test('a retry with R=1 gets a new challenge, once the backend allows it', asyn
   t.notSame(first.proof.authenticatorChallenge, again.proof.authenticatorChallenge)
   server.verdict(judgeReject, 3)
   t.equal(respond().type, 'failure', 'R=0 means no more')
+
+  const patient = new Mschapv2ServerMethod({ random: new SeededRandom(8), serverName: 'vpn' })
+  patient.start('alice', 1)
+  const guess = () => patient.response(mschapv2PacketOf({ ...guessed, name: 'alice' }))
+  const told: string[] = []
+  for (let i = 0; i < 10 && guess().type === 'authenticate'; i++) {
+    const step = patient.verdict({ ...judgeReject, canRetry: true }, i + 2)
+    const refused = step.type === 'request' ? parseMschapv2Packet(step.typeData) : undefined
+    told.push(refused?.type === 'failure-request' ? (/R=./.exec(refused.message)?.[0] ?? '') : '')
+  }
+  t.same(told, ['R=1', 'R=1', 'R=1', 'R=0'], 'nobody guesses for ever in one conversation')
 })
 
 t.test('an expired password may be changed (RFC 2759 §7)', async t => {
