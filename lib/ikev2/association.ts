@@ -2,9 +2,11 @@
  * One pair of IKE SPIs with its keys, message IDs and reassembly: what RFC 7296 calls an IKE SA. A
  * connection has one, and for a while two or three when it is rekeyed (§2.18).
  */
+
+import type { Secret } from '../core/secret.ts'
 import { PayloadCipher } from '../crypto/payload-cipher.ts'
 import { FragmentSet } from './fragments.ts'
-import { destroyIkeKeys, type IkeKeys, keepDerivationKey } from './key-schedule.ts'
+import { destroyIkeKeys, type IkeKeys, keepDerivationKey, type NoncePair } from './key-schedule.ts'
 import type { SpiPair } from './nat-detection.ts'
 import type { Path } from './path.ts'
 import type { IkeSuite } from './suite.ts'
@@ -33,6 +35,20 @@ export interface Answering {
   readonly fragmentBytes: number
 }
 
+/** The peer's rekeying of this IKE SA, waiting for further key exchanges (RFC 9370 §2.2.4). */
+export interface PendingRekey {
+  readonly suite: IkeSuite
+  readonly nonces: NoncePair
+  readonly localSpi: Uint8Array
+  readonly peerSpi: Uint8Array
+  /** SK(0), SK(1)… as far as they are known. */
+  readonly secrets: readonly Secret[]
+  /** Methods still to come. */
+  readonly remaining: readonly number[]
+  /** What ties the next request to this. */
+  readonly link: Uint8Array
+}
+
 export class Association {
   /** Names its timers. */
   readonly index: number
@@ -57,6 +73,7 @@ export class Association {
   /** The cleartext request that `lastReply` answers; protected ones prove themselves. */
   lastRequest: Uint8Array | undefined
   readonly queue: Task[] = []
+  pendingRekey: PendingRekey | undefined
   #requestFragments: FragmentSet | undefined
   #responseFragments: FragmentSet | undefined
   /** Another association has taken its place; only its deletion is still to come. */
@@ -151,6 +168,12 @@ export class Association {
     return fresh
   }
 
+  /** Keeps this rekeying instead of the one before, whose secrets are wiped. */
+  suspend(rekey: PendingRekey | undefined): void {
+    for (const secret of this.pendingRekey?.secrets ?? []) secret.destroy()
+    this.pendingRekey = rekey
+  }
+
   dropFragments(): void {
     this.#requestFragments = undefined
     this.#responseFragments = undefined
@@ -166,6 +189,7 @@ export class Association {
     this.lastReply = undefined
     this.lastRequest = undefined
     this.queue.length = 0
+    this.suspend(undefined)
     this.dropFragments()
   }
 

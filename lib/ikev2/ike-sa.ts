@@ -31,7 +31,7 @@ import { AuthInitiator } from './tasks/ike-auth-initiator.ts'
 import { AuthResponder } from './tasks/ike-auth-responder.ts'
 import { answerInit, IkeInit } from './tasks/ike-init.ts'
 import { answerIntermediate, IkeIntermediate } from './tasks/ike-intermediate.ts'
-import { answerIkeRekey, IkeRekey } from './tasks/ike-rekey.ts'
+import { answerIkeRekey, answerRekeyFollowUp, IkeRekey } from './tasks/ike-rekey.ts'
 import { answerInformational, IkeDelete, Liveness } from './tasks/informational.ts'
 import { followNat, UpdateAddresses } from './tasks/mobike.ts'
 import { SendRedirect } from './tasks/redirect.ts'
@@ -52,7 +52,7 @@ export const acceptedRequests = {
     fresh: [],
     initiating: [],
     authenticating: [],
-    established: ['CREATE_CHILD_SA', 'INFORMATIONAL'],
+    established: ['CREATE_CHILD_SA', 'IKE_FOLLOWUP_KE', 'INFORMATIONAL'],
     closed: [],
   },
   responder: {
@@ -60,7 +60,7 @@ export const acceptedRequests = {
     initiating: [],
     // INFORMATIONAL only to end the attempt: the peer did not like our proof (RFC 7296 §2.21.2).
     authenticating: ['IKE_INTERMEDIATE', 'IKE_AUTH', 'INFORMATIONAL'],
-    established: ['CREATE_CHILD_SA', 'INFORMATIONAL'],
+    established: ['CREATE_CHILD_SA', 'IKE_FOLLOWUP_KE', 'INFORMATIONAL'],
     closed: [],
   },
 } as const satisfies Record<Role, Record<ConnectionState, readonly ExchangeName[]>>
@@ -430,6 +430,7 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
         this.#auth(association, message, nowMs)
         return
       case 'CREATE_CHILD_SA':
+      case 'IKE_FOLLOWUP_KE':
         sendReplyIfAny(connection, association, this.#createChild(association, message, nowMs))
         return
       case 'INFORMATIONAL':
@@ -440,7 +441,6 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
         return
       case 'IKE_SA_INIT':
       case 'IKE_SESSION_RESUME':
-      case 'IKE_FOLLOWUP_KE':
         connection.unexpected(`${exchange}-unhandled`)
         return
       default:
@@ -468,6 +468,9 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
     const busy = [notify(NotifyType.TEMPORARY_FAILURE)]
     if (connection.isClosing || association.isReplaced) return busy
     if (message.form === 'ike') return answerIkeRekey(connection, association, message, nowMs)
+    if (message.form === 'follow-up') {
+      return answerRekeyFollowUp(connection, association, message, nowMs)
+    }
     // RFC 7296 §2.25.2: while the IKE SA is being rekeyed nothing is made on the old one.
     if (association.outstanding?.task.name === 'ike-rekey') return busy
     return answerCreateChild(connection, association, message, nowMs)

@@ -48,15 +48,25 @@ export function initialSkeyseed(prf: Prf, nonces: NoncePair, sharedSecret: Secre
   return taken(prf.compute(key, sharedSecret.expose()))
 }
 
-/** SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr) with the old PRF, RFC 7296 §2.18. */
+/**
+ * SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr) with the old PRF, RFC 7296 §2.18; with additional key
+ * exchanges prf(SK_d (old), SK(0) | Ni | Nr | SK(1) | … SK(n)), RFC 9370 §2.2.4.
+ */
 export function rekeySkeyseed(
   oldPrf: Prf,
   oldD: Secret,
   nonces: NoncePair,
   sharedSecret: Secret,
+  additional: readonly Secret[] = [],
 ): Secret {
   return taken(
-    oldPrf.compute(oldD.expose(), sharedSecret.expose(), nonces.initiator, nonces.responder),
+    oldPrf.compute(
+      oldD.expose(),
+      sharedSecret.expose(),
+      nonces.initiator,
+      nonces.responder,
+      ...additional.map(secret => secret.expose()),
+    ),
   )
 }
 

@@ -6,7 +6,7 @@ import { EncryptionId, encryptionTransform } from '../../lib/crypto/transforms.t
 import { openMessage, parseInner, sealMessage } from '../../lib/ikev2/protection.ts'
 import { type MessageHead, parseMessage } from '../../lib/ikev2/wire/message.ts'
 import type { Payload } from '../../lib/ikev2/wire/payload.ts'
-import { type End, Pair } from './pair.ts'
+import { type End, Pair, type PairOptions } from './pair.ts'
 
 /** Keys of one IKE SA. */
 export interface Keys {
@@ -71,8 +71,8 @@ export function askBytes(
 }
 
 /** An established pair whose initiator is replaced by the test. */
-export function established(): { pair: Pair; keys: Keys } {
-  const pair = new Pair()
+export function established(options: PairOptions = {}): { pair: Pair; keys: Keys } {
+  const pair = new Pair(options)
   pair.dial()
   pair.settle(1000)
   pair.link = { ...pair.link, loss: 1 }

@@ -1,4 +1,4 @@
-/** Rekeying the IKE SA, with collisions: RFC 7296 §1.3.2, §2.8.2, §2.18, §2.25.2. */
+/** Rekeying the IKE SA, with collisions: RFC 7296 §1.3.2, §2.8.2, §2.18, §2.25.2; RFC 9370 §2.2.4. */
 import { copyBytes, putU16, u16 } from '../../core/bytes.ts'
 import { randomBytes } from '../../core/random.ts'
 import type { Secret } from '../../core/secret.ts'
@@ -17,6 +17,7 @@ import { notify } from '../wire/notify.ts'
 import { NotifyType } from '../wire/notify-type.ts'
 import type { Payload } from '../wire/payload.ts'
 import { errorName } from './child-create.ts'
+import { answerFollowUp, suspendRekey } from './followup-key-exchange.ts'
 import { logKeys, OUR_NONCE_BYTES } from './ike-init.ts'
 import { IkeDelete } from './informational.ts'
 import { TicketRequest } from './ticket-request.ts'
@@ -30,7 +31,7 @@ function algorithmsFor(connection: Connection, association: Association): IkeAlg
     group !== undefined && groups.includes(group)
       ? [group, ...groups.filter(other => other !== group)]
       : groups
-  // Additional key exchanges of a rekeying would need IKE_FOLLOWUP_KE.
+  // Of further key exchanges the first one is enough: SK_d carries it on.
   return { ...ikeAlgorithms, keyExchange: ordered, additionalKeyExchange: [] }
 }
 
@@ -39,6 +40,8 @@ interface NewKeys {
   readonly suite: IkeSuite
   readonly nonces: NoncePair
   readonly sharedSecret: Secret
+  /** Of further key exchanges. */
+  readonly additional?: readonly Secret[]
   readonly isInitiator: boolean
   readonly localSpi: Uint8Array
   readonly peerSpi: Uint8Array
@@ -50,7 +53,13 @@ function addRekeyed(connection: Connection, made: NewKeys): Association | undefi
   if (oldSuite === undefined || oldKeys === undefined) return undefined
   const association = connection.addAssociation(made.isInitiator, made.localSpi)
   association.peerSpi = made.peerSpi
-  const skeyseed = rekeySkeyseed(oldSuite.prf, oldKeys.d, made.nonces, made.sharedSecret)
+  const skeyseed = rekeySkeyseed(
+    oldSuite.prf,
+    oldKeys.d,
+    made.nonces,
+    made.sharedSecret,
+    made.additional,
+  )
   made.sharedSecret.destroy()
   association.install(made.suite, ikeKeys(made.suite, skeyseed, made.nonces, association.spis))
   logKeys(connection, association)
@@ -211,6 +220,8 @@ export function linger(connection: Connection, association: Association, nowMs: 
   connection.timers.set(`linger:${association.index}`, nowMs + connection.options.timing.lingerMs)
 }
 
+const childTasks: ReadonlySet<string> = new Set(['child-create', 'child-rekey', 'child-delete'])
+
 /** Answers the peer's rekeying of the IKE SA. */
 export function answerIkeRekey(
   connection: Connection,
@@ -222,19 +233,15 @@ export function answerIkeRekey(
   const { payloads } = request
   const own = association.outstanding?.task
   // RFC 7296 §2.25.2: while we create, rekey or delete a Child SA the peer has to wait.
-  const isBusy =
-    association.outstanding !== undefined &&
-    own?.name !== 'ike-rekey' &&
-    own?.name !== 'liveness' &&
-    own?.name !== 'return-routability' &&
-    own?.name !== 'update-addresses'
-  if (isBusy) return [notify(NotifyType.TEMPORARY_FAILURE)]
+  if (own !== undefined && childTasks.has(own.name)) return [notify(NotifyType.TEMPORARY_FAILURE)]
   const sa = findPayload(payloads, 'SA')
   const ke = findPayload(payloads, 'KE')
   const nonce = findPayload(payloads, 'Nonce')
   if (!sa || !ke || !nonce) return [notify(NotifyType.INVALID_SYNTAX)]
   const localSpi = connection.newSpi()
-  const algorithms = { ...options.ikeAlgorithms, additionalKeyExchange: [] }
+  const algorithms = connection.peer.intermediate
+    ? options.ikeAlgorithms
+    : { ...options.ikeAlgorithms, additionalKeyExchange: [] }
   const choice = chooseIke(sa.proposals, algorithms, ke.group, localSpi, SPI_BYTES)
   if (choice === undefined) return [notify(NotifyType.NO_PROPOSAL_CHOSEN)]
   if (choice.suite.keyExchangeId !== ke.group) {
@@ -250,25 +257,54 @@ export function answerIkeRekey(
     initiator: copyBytes(nonce.data),
     responder: randomBytes(options.random, OUR_NONCE_BYTES),
   }
-  const fresh = addRekeyed(connection, {
-    old: association,
-    suite: choice.suite,
-    nonces,
-    sharedSecret: answer.sharedSecret,
-    isInitiator: false,
-    localSpi,
-    peerSpi: choice.peerSpi,
-  })
-  if (fresh === undefined) return [notify(NotifyType.TEMPORARY_FAILURE)]
-  if (own instanceof IkeRekey) {
-    own.collide(nonces, fresh)
-  } else {
-    takeOver(connection, fresh, nowMs)
-    linger(connection, association, nowMs)
-  }
-  return [
+  const made = { suite: choice.suite, nonces, localSpi, peerSpi: choice.peerSpi }
+  const reply: Payload[] = [
     { type: 'SA', proposals: [choice.answer] },
     { type: 'Nonce', data: nonces.responder },
     { type: 'KE', group: ke.group, publicValue: answer.publicValue },
   ]
+  const { sharedSecret } = answer
+  const { additionalKeyExchanges: remaining } = choice.suite
+  if (remaining.length > 0) {
+    const pending = { ...made, secrets: [sharedSecret], remaining }
+    return [...reply, suspendRekey(connection, association, pending)]
+  }
+  const isMade = changeOver(connection, association, { ...made, sharedSecret }, nowMs)
+  return isMade ? reply : [notify(NotifyType.TEMPORARY_FAILURE)]
+}
+
+/** The new IKE SA of a rekeying by the peer; which one stays is open while our own is out. */
+function changeOver(
+  connection: Connection,
+  association: Association,
+  made: Omit<NewKeys, 'old' | 'isInitiator'>,
+  nowMs: number,
+): boolean {
+  const own = association.outstanding?.task
+  const fresh = addRekeyed(connection, { ...made, old: association, isInitiator: false })
+  if (fresh === undefined) return false
+  if (own instanceof IkeRekey) {
+    own.collide(made.nonces, fresh)
+  } else {
+    takeOver(connection, fresh, nowMs)
+    linger(connection, association, nowMs)
+  }
+  return true
+}
+
+/** Answers a further key exchange of the peer's rekeying. */
+export function answerRekeyFollowUp(
+  connection: Connection,
+  association: Association,
+  request: IncomingMessage,
+  nowMs: number,
+): Answer {
+  return answerFollowUp(connection, association, request, ({ suite, ...rekey }, secrets) => {
+    const [sharedSecret, ...additional] = secrets
+    if (sharedSecret === undefined) return [notify(NotifyType.STATE_NOT_FOUND)]
+    const made = { ...rekey, suite: { ...suite, additionalKeyExchanges: [] } }
+    const keys = { ...made, sharedSecret, additional }
+    const isMade = changeOver(connection, association, keys, nowMs)
+    return isMade ? [] : [notify(NotifyType.TEMPORARY_FAILURE)]
+  })
 }
