@@ -15,6 +15,7 @@ import { EndpointClass, type MultilinkAgreement } from '../../lib/ppp/multilink/
 import { LinkInBundle } from '../../lib/ppp/multilink/link-in-bundle.ts'
 import {
   fragmentWaitMs,
+  leastFragments,
   Reassembler,
   windowFragments,
 } from '../../lib/ppp/multilink/reassembler.ts'
@@ -139,11 +140,48 @@ t.test('multilink fragments that never end take no more than one window of slots
     }
     t.ok(least >= slotCount - windowFragments, `${slotCount - least} slots`)
     t.same(packets, [])
-    t.ok(counters.get('multilink-endless') + counters.get('multilink-too-long') > 0)
+    const reasons = ['multilink-endless', 'multilink-too-long', 'multilink-no-room']
+    t.ok(reasons.some(reason => counters.get(reason) > 0))
     feed(0, whole, 5000, 'alive')
     t.equal(packets.at(-1), 'alive')
     t.equal(slots.freeCount, slotCount)
   }
+})
+
+t.test('bundles that hold what they can leave room for others', async t => {
+  const clock = new ManualClock(1000)
+  const wheel = new TimerWheel(clock.nowMs())
+  const { dataplane } = createMemoryDataplane({ clock })
+  const { memory } = dataplane
+  const slots = new StackSlotPool(memory, 512, slotCount)
+  const at = memory.allocate(64)
+  let delivered = 0
+  const bundles = Array.from({ length: 20 }, () => {
+    const reassembler = new Reassembler(longSequence, mrruBytes, {
+      ...{ memory, slots, wheel, counters: new Counters() },
+      nowMs: () => clock.nowMs(),
+      intake: lengthBytes => dataplane.intake(lengthBytes),
+      deliver: () => delivered++,
+    })
+    const members = [{ lastSequence: 0 }, { lastSequence: 0 }]
+    for (const member of members) reassembler.addLink(member)
+    const feed = (flags: number, sequence: number) =>
+      reassembler.receive(
+        members[0] ?? { lastSequence: 0 },
+        at,
+        putFragmentHeader(longSequence, memory.bytes, at, flags, sequence) - at + 10,
+      )
+    return { reassembler, feed }
+  })
+  const [victim, ...greedy] = bundles
+  for (const { feed } of greedy.slice(0, 8)) for (let i = 1; i < 120; i++) feed(begin, i)
+  t.ok(greedy[0] !== undefined && greedy[0].reassembler.waitingFragments > leastFragments)
+  t.ok(slots.freeCount >= 1, `${slots.freeCount} are free`)
+  victim?.feed(end, 1)
+  victim?.feed(begin, 0)
+  t.equal(delivered, 1)
+  for (const { reassembler } of bundles) reassembler.destroy()
+  t.equal(slots.freeCount, slotCount)
 })
 
 t.test('a jump in the numbers moves the window, forgets what it passed, and heals', async t => {

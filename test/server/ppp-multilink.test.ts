@@ -2,6 +2,7 @@
 import { createHash, X509Certificate } from 'node:crypto'
 import t, { type Test } from 'tap'
 import type { SessionLimits } from '../../lib/aaa/session-registry.ts'
+import { parseConfig } from '../../lib/config.ts'
 import { concatBytes, toHex } from '../../lib/core/bytes.ts'
 import { formatIpv4 } from '../../lib/core/ip-address.ts'
 import { SeededRandom } from '../../lib/core/random.ts'
@@ -11,6 +12,7 @@ import { BundleTable } from '../../lib/ppp/multilink/bundle-table.ts'
 import type { LoadSettings } from '../../lib/ppp/multilink/load-watch.ts'
 import type { CompressionSettings } from '../../lib/ppp/settings.ts'
 import { PptpDialler, PptpListener } from '../../lib/pptp/index.ts'
+import { makeBundles } from '../../lib/server/bundles.ts'
 import { PppCalls } from '../../lib/server/ppp-call.ts'
 import { PppDial } from '../../lib/server/ppp-dial.ts'
 import type { PppLinkOwner } from '../../lib/server/ppp-link.ts'
@@ -315,6 +317,23 @@ t.test('a busy client that cannot dial is asked to, refuses, and keeps its one l
   t.match(server.of('ppp-closed')[0]?.dropped, { 'bacp-opened': 1 })
   t.notOk(server.of('ppp-closed')[0]?.dropped?.['bap-unanswered'])
 })
+
+t.test(
+  'one table serves all tunnels of a server, and without multilink nothing is set up',
+  async t => {
+    const server = new DialIn({ ipv4: '10.87.0.10-10.87.0.20', hasIpv6: false })
+    const bundlesOf = (text: string) => makeBundles(parseConfig(text, 'x'), server.services)
+    t.equal(bundlesOf(''), undefined)
+    const plain = bundlesOf('ppp: {multilink: {enabled: true, bap: false}}')
+    t.match(plain?.settings, { mrruBytes: 1600, wantsShort: false })
+    t.equal(plain?.bandwidth(), undefined)
+    const large = bundlesOf(
+      'ppp: {multilink: {enabled: true, linksPerBundle: 4}}\ntun: {mtu: 3000}',
+    )
+    t.equal(large?.settings.mrruBytes, 3064)
+    t.match(large?.bandwidth(), { mostLinks: 4, dropBelowPercent: 50, dropAfterMs: 120_000 })
+  },
+)
 
 t.test('users never share a bundle, and a bundle takes no more links than it may have', async t => {
   const { server, bundles, dial, meanwhile } = await setUp(t, undefined, 1)

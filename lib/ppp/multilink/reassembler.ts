@@ -17,6 +17,8 @@ import {
 
 /** Fragments of one bundle that may wait; a power of two. */
 export const windowFragments = 128
+/** Fragments that a bundle may always hold, if there is any room at all. */
+export const leastFragments = 4
 /** How long a fragment is waited for while a link is silent. */
 export const fragmentWaitMs = 300
 
@@ -106,7 +108,9 @@ export class Reassembler implements WheelEntry {
     }
     const index = sequence & indexMask
     const isDuplicate = this.#slotAt[index] !== empty
-    const slot = isDuplicate || insideBytes > slots.slotBytes ? empty : slots.take()
+    // As many as half of those that are free: a few bundles may hold many, but never all.
+    const isFair = this.#count < Math.max(leastFragments, slots.freeCount >>> 1)
+    const slot = isDuplicate || insideBytes > slots.slotBytes || !isFair ? empty : slots.take()
     if (isDuplicate) counters.count('multilink-duplicate')
     else if (slot === empty) counters.count('multilink-no-room')
     else {
