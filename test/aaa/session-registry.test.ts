@@ -31,6 +31,7 @@ class Rig {
   readonly clock = new ManualClock(5000)
   readonly wheel = new TimerWheel(5000)
   readonly lines: Record<string, unknown>[] = []
+  today = new Date('2026-06-01T12:00:00Z')
   readonly events: SessionEvent[] = []
   readonly closed: [number, DisconnectCause][] = []
   readonly usage: { -readonly [Key in keyof SessionUsage]: SessionUsage[Key] } = {
@@ -49,7 +50,7 @@ class Rig {
       limits: { ...noLimits, ...limits },
       clock: this.clock,
       wheel: this.wheel,
-      wallClock: { now: () => new Date('2026-06-01T12:00:00Z') },
+      wallClock: { now: () => this.today },
       random: new SeededRandom(3),
       log: pino(
         { base: null, timestamp: false },
@@ -241,6 +242,29 @@ t.test(
     rig.advance(10_000)
     t.equal(own.state, 'ended')
     t.match(rig.logged('session-down'), [{ cause: 'idle-timeout' }, { cause: 'session-timeout' }])
+  },
+)
+
+t.test(
+  'clocks that jump: the wall clock ends nothing, time that was slept counts once',
+  async t => {
+    const rig = new Rig()
+    const session = rig.up('alice', { sessionTimeoutSeconds: 3600 })
+    for (const jump of ['2031-01-01T00:00:00Z', '1970-01-01T00:00:00Z', '2026-06-01T12:00:00Z']) {
+      rig.today = new Date(jump)
+      rig.advance(60_000)
+      t.equal(session.state, 'up', jump)
+    }
+    t.equal(session.status().durationSeconds, 180)
+    // The machine slept across both limits: one end, with the cause that comes first.
+    const both = rig.up('bob', { sessionTimeoutSeconds: 3600, idleTimeoutSeconds: 60 })
+    rig.advance(86_400_000)
+    t.equal(session.state, 'ended')
+    t.equal(both.state, 'ended')
+    t.match(rig.logged('session-down'), [
+      { cause: 'session-timeout' },
+      { cause: 'session-timeout' },
+    ])
   },
 )
 
