@@ -101,6 +101,8 @@ const pingBytes = 84
 interface PppClient {
   readonly protocol: string
   readonly mostAtOnce: number
+  /** What else it cannot do, and why not. */
+  readonly cannot: Readonly<Record<string, string>>
   /** Dials with the calls that are given by number. */
   dial(numbers: string): string
   /** Of pppd, for a method. */
@@ -191,6 +193,7 @@ function pppCase(client: PppClient): InteropCase {
     name: `aaa-${client.protocol}`,
     async run(context) {
       context.cannot('PEAP', noPeapInPppd)
+      for (const [what, reason] of Object.entries(client.cannot)) context.cannot(what, reason)
       await withBothJudges(context, parts => judgePpp(client, parts))
     },
   }
@@ -209,6 +212,7 @@ export const aaaCases = [
   pppCase({
     protocol: 'sstp',
     mostAtOnce: 5,
+    cannot: {},
     dial: numbers => `sstp_calls ${address.server} ${numbers}`,
     optionsOf: () => '',
   }),
@@ -216,6 +220,7 @@ export const aaaCases = [
     protocol: 'l2tp',
     // Of one peer the server takes no more tunnels.
     mostAtOnce: 4,
+    cannot: {},
     dial: numbers =>
       `transport_connection ${address.server} '${preSharedKey}'; charon_start && charon_up lab && l2tp_calls ${address.server} ${numbers}`,
     optionsOf: () => '',
@@ -223,8 +228,8 @@ export const aaaCases = [
   pppCase({
     protocol: 'pptp',
     mostAtOnce: 5,
+    cannot: { 'PAP and CHAP with MPPE': 'MPPE has its keys from MS-CHAPv2 or EAP (RFC 3079)' },
     dial: numbers => `pptp_calls ${address.server} ${numbers}`,
-    // MPPE has its keys from MS-CHAPv2 or EAP (RFC 3079); without them there is none.
     optionsOf: method => (method === 'pap' || method === 'chap' ? 'nomppe' : 'require-mppe-128'),
   }),
   aaaIkev2,
