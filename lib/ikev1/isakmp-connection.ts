@@ -109,6 +109,8 @@ export class IsakmpConnection implements WheelEntry {
   otherPath(envelope: Envelope): void {
     const nowMs = this.#services.clock.nowMs()
     if (envelope.port.number !== NAT_TRAVERSAL_PORT) return
+    // It came over TCP, which only IKEv2 has (RFC 9329).
+    if (envelope.peer.port > UDP_PORT_MAX) return
     if (nowMs - this.#lastOtherPathMs < otherPathPauseMs) return
     this.#lastOtherPathMs = nowMs
     this.#driver.handle({ type: 'peer-moved', path: pathOf(envelope) })
@@ -209,6 +211,8 @@ export class IsakmpConnection implements WheelEntry {
     for (const spi of this.#reservedSpis) this.#services.database.release(spi)
   }
 }
+
+const UDP_PORT_MAX = 0xffff
 
 /** As IKE knows it: text. */
 export function pathOf({ local, peer, port }: Envelope): Path {

@@ -4,6 +4,27 @@ import type { Config } from '../config.ts'
 /** Below that a preshared key is found by whoever has recorded one exchange, sooner or later. */
 const shortestKeyBytes = 20
 
+/** RFC 8784 §6: half its bits are what a quantum computer leaves of them. */
+const shortestPostQuantumKeyBytes = 32
+
+function ikev2Choices({ sites, postQuantumKeys, acceptsEapOnly }: Config['ikev2']): string[] {
+  const warnings: string[] = []
+  if (sites.some(({ presharedKey }) => presharedKey.length < shortestKeyBytes)) {
+    warnings.push(`ikev2.sites has a key shorter than ${shortestKeyBytes} characters`)
+  }
+  if (postQuantumKeys.some(({ key }) => key.length < shortestPostQuantumKeyBytes)) {
+    warnings.push(
+      `ikev2.postQuantumKeys has one shorter than ${shortestPostQuantumKeyBytes} characters`,
+    )
+  }
+  if (acceptsEapOnly) {
+    warnings.push(
+      'ikev2.eapOnly is on: with mschapv2 a false server can try passwords on who asks for it',
+    )
+  }
+  return warnings
+}
+
 export function insecureChoices(config: Config): string[] {
   const { methods } = config.auth
   const warnings: string[] = []
@@ -18,6 +39,7 @@ export function insecureChoices(config: Config): string[] {
   if (config.ikev2.isEnabled && config.ikev2.acceptsLegacyAlgorithms) {
     warnings.push('ikev2.legacyAlgorithms is on: MODP1024, SHA-1 and 3DES can be broken')
   }
+  if (config.ikev2.isEnabled) warnings.push(...ikev2Choices(config.ikev2))
   const { radius } = config
   if (
     radius.authentication.servers.some(

@@ -16,6 +16,7 @@ import { ExchangeType } from '../../lib/ikev2/wire/exchange-type.ts'
 import { Ikev2Dial, type Ikev2DialSettings } from '../../lib/server/ikev2-dial.ts'
 import { judgeResumption, resumeMemo } from '../../lib/server/ikev2-resumption.ts'
 import { loadIkeParts } from '../../lib/server/ikev2-service.ts'
+import { insecureChoices } from '../../lib/server/insecure-choices.ts'
 import { udp } from '../dataplane/packets.ts'
 import { secretWord, userConfig } from '../support/dial-in.ts'
 import { createIkeSite } from '../support/ike-site.ts'
@@ -314,6 +315,17 @@ t.test('eapOnly: a peer that asks gets no signature, and EAP proves the server',
   await on.up({ userName: 'bob' }, undefined)
   const off = setUp(t)
   await t.rejects(off.server.run(off.dial({}, alone).call.up), /ended/)
+})
+
+t.test('what is not safe is said: short keys, and EAP without a certificate', async t => {
+  const warnings = (ikev2: string) =>
+    insecureChoices(configOf({ stateDirectory, config: `ikev2: {${ikev2}}` }))
+  t.same(warnings(site), [])
+  t.match(warnings(site.replace(siteKey, 'short')), [/ikev2\.sites has a key shorter than 20/])
+  t.match(warnings('postQuantumKeys: [{identity: a, key: short}], eapOnly: true'), [
+    /ikev2\.postQuantumKeys has one shorter than 32/,
+    /ikev2\.eapOnly is on/,
+  ])
 })
 
 t.test('without a Child SA first, and with one later (RFC 6023)', async t => {
