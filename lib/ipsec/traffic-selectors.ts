@@ -68,6 +68,9 @@ export class TrafficSelectors {
   /** IPv4 addresses that were allowed last, where nothing but addresses counts. */
   #lastSource = -1
   #lastDestination = -1
+  /** Protocol and first four bytes, the ports, of the payload that was allowed last in transport mode. */
+  #lastProtocol = -1
+  #lastPorts = -1
   #protocol = 0
   #sourcePort = noPort
   #destinationPort = noPort
@@ -103,6 +106,16 @@ export class TrafficSelectors {
    * NAT may have changed, so protocol and ports alone are compared (RFC 3948 §3.1).
    */
   allowsTransport(protocol: number, bytes: Uint8Array, at: number, lengthBytes: number): boolean {
+    if (lengthBytes < 4) return this.#allowsPorts(protocol, bytes, at, lengthBytes)
+    const ports = u32(bytes, at)
+    if (ports === this.#lastPorts && protocol === this.#lastProtocol) return true
+    if (!this.#allowsPorts(protocol, bytes, at, lengthBytes)) return false
+    this.#lastProtocol = protocol
+    this.#lastPorts = ports
+    return true
+  }
+
+  #allowsPorts(protocol: number, bytes: Uint8Array, at: number, lengthBytes: number): boolean {
     this.#protocol = protocol
     this.#readPorts(protocol, bytes, at, at + lengthBytes)
     return (

@@ -144,6 +144,12 @@ t.test('transport mode compares protocol and ports, for a NAT changes addresses'
   t.ok(selectors.allowsTransport(17, udp(33333, 1701), 0, 20))
   t.notOk(selectors.allowsTransport(17, udp(1701, 22), 0, 20))
   t.notOk(selectors.allowsTransport(6, udp(1701, 1701), 0, 20))
+  // What was allowed last is known again; nothing else passes for it.
+  for (let i = 0; i < 2; i++) t.ok(selectors.allowsTransport(17, udp(1701, 1701), 0, 20))
+  t.notOk(selectors.allowsTransport(6, udp(1701, 1701), 0, 20))
+  t.notOk(selectors.allowsTransport(17, udp(1701, 22), 0, 20))
+  t.notOk(selectors.allowsTransport(17, udp(1701, 1701), 0, 3), 'cut before its ports end')
+  t.ok(selectors.allowsTransport(17, udp(1701, 1701), 0, 20))
   const { outbound, inbound } = pairOf(suiteOf(EncryptionId.aesGcm16, 128), {
     mode: 'transport',
     selectors,
