@@ -125,6 +125,10 @@ export class GreCall implements PacketSink, WheelEntry {
       this.droppedTooLong++
       return noRoom
     }
+    if (this.#window !== undefined && !this.#waiting.hasRoom && !this.#window.isOpen) {
+      this.droppedWindow++
+      return noRoom
+    }
     const slot = this.#socket.reserve()
     if (slot < 0) {
       this.droppedNoRoom++

@@ -6,6 +6,8 @@
 /** Implementation constants. */
 const CALL_PACKETS = 64
 const ALL_PACKETS = 256
+/** Of a call's places, those that IP packets leave to control frames. */
+const CONTROL_PACKETS = 8
 
 /** What all calls over one socket may hold back together. */
 export class WaitingRoom {
@@ -39,6 +41,11 @@ export class WaitingPackets {
 
   get count(): number {
     return this.#count
+  }
+
+  /** Whether an IP packet may still wait: asked before it is encrypted and has taken a number. */
+  get hasRoom(): boolean {
+    return this.#count < CALL_PACKETS - CONTROL_PACKETS && this.#room.freeCount > 0
   }
 
   /** False: no room. */
