@@ -79,6 +79,8 @@ export interface Authorization {
   readonly maxSessions?: number
   /** Calls that may be one session (RFC 1990). */
   readonly maxLinks?: number
+  /** How these come and go by load (RFC 2548 §2.4); absent: as the server has it. */
+  readonly linkLoad?: LinkLoad
   /** Between interim accounting records (RFC 2869 §5.16). */
   readonly interimIntervalSeconds?: number
   /** Name of a filter of the configuration (RFC 2865 §5.11 Filter-Id). */
@@ -105,6 +107,15 @@ export interface Authorization {
   readonly isPolicyRequired?: boolean
   /** Given back in every accounting record, unread (RFC 2865 §5.25 Class). */
   readonly accountingClass?: readonly Uint8Array[]
+}
+
+/** What is absent is as the server has it. */
+export interface LinkLoad {
+  /** False: never by load. */
+  readonly usesBap?: boolean
+  /** One link less is enough below this share of all, 1 to 100, after so long a time. */
+  readonly dropBelowPercent?: number
+  readonly dropAfterSeconds?: number
 }
 
 /** 16-byte MPPE master keys, from the server's point of view (RFC 3079 §3.3). */

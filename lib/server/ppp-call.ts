@@ -338,10 +338,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
 
   #onAuthenticated(): void {
     const session = this.#session
-    const refusal = this.#link.bundle(
-      userKey(session?.userName ?? ''),
-      session?.authorization?.maxLinks,
-    )
+    const refusal = this.#link.bundle(userKey(session?.userName ?? ''), session?.authorization)
     if (refusal !== undefined) {
       this.#link.handle({ type: 'close', cause: 'session-limit', detail: refusal })
       return

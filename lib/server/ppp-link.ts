@@ -16,7 +16,7 @@ import { PppEngine } from '../ppp/engine.ts'
 import type { Ipv4Up, Ipv6Up, PppEvent, PppInput } from '../ppp/event.ts'
 import { Opened } from '../ppp/frame-opener.ts'
 import { PlainSealer } from '../ppp/frame-sealers.ts'
-import type { BundleTable, EntranceRefusal } from '../ppp/multilink/bundle-table.ts'
+import type { BundleTable, EntranceRefusal, UserLimits } from '../ppp/multilink/bundle-table.ts'
 import { LinkInBundle } from '../ppp/multilink/link-in-bundle.ts'
 import type { CompressionSettings, PppSettings } from '../ppp/settings.ts'
 import { PppProtocol, peel } from '../ppp/wire/frame.ts'
@@ -195,18 +195,18 @@ export class PppLink implements Link {
    * The peer has proved to be `userKey`'s: the link joins the others of that user and endpoint, or
    * leads when it is the first. Why it may not, if so.
    */
-  bundle(userKey: string, maxLinks?: number): EntranceRefusal | undefined {
+  bundle(userKey: string, limits: UserLimits = {}): EntranceRefusal | undefined {
     const bundling = this.#bundling
     if (bundling?.isDue !== true) return undefined
     const refusal = bundling.enter({
       userKey,
       needsEncryption: this.#compression?.encryption === 'required',
-      ...(maxLinks !== undefined && { maxLinks }),
+      ...(limits.maxLinks !== undefined && { maxLinks: limits.maxLinks }),
       owner: this.#owner,
     })
     if (refusal !== undefined) return refusal
     const { bundle } = bundling
-    const bandwidth = this.#services.bundles?.bandwidth(maxLinks)
+    const bandwidth = this.#services.bundles?.bandwidth(limits)
     if (bundle?.linkNames[0] !== undefined && bandwidth !== undefined) {
       this.#bandwidth = new LinkBandwidth(bandwidth, bundle, this.#services, {
         sendFrame: frame => this.#carrier.sendFrame(frame),

@@ -299,7 +299,7 @@ t.test(
 
 t.test('a busy client that cannot dial is asked to, refuses, and keeps its one link', async t => {
   const { server, dial, bundles, meanwhile } = await setUp(t, undefined, 2, {}, load)
-  t.match(bundles.bandwidth(1), { mostLinks: 1, addAbovePercent: 75 })
+  t.match(bundles.bandwidth({ maxLinks: 1 }), { mostLinks: 1, addAbovePercent: 75 })
   const settings = { mrruBytes: 1600, endpoint: bundles.settings.endpoint, wantsShort: false }
   t.match(bundles.linkSettings(), { ...settings, discriminator: 1 })
   t.match(bundles.linkSettings(), { ...settings, discriminator: 2 })
@@ -332,6 +332,10 @@ t.test(
     )
     t.equal(large?.settings.mrruBytes, 3064)
     t.match(large?.bandwidth(), { mostLinks: 4, dropBelowPercent: 50, dropAfterMs: 120_000 })
+    const linkLoad = { usesBap: true, dropBelowPercent: 90, dropAfterSeconds: 30 }
+    const own = { mostLinks: 2, addAbovePercent: 75, dropBelowPercent: 74, dropAfterMs: 30_000 }
+    t.match(large?.bandwidth({ maxLinks: 2, linkLoad }), own, 'as the user is given it')
+    t.equal(large?.bandwidth({ linkLoad: { usesBap: false } }), undefined)
   },
 )
 

@@ -32,6 +32,8 @@ const encryptionTypes = [
 /** Of one kind, for one user. */
 const mostRoutes = 256
 const mostFilterRules = 512
+/** Between looks at the load of a bundle. */
+const shortestDropSeconds = 5
 
 type Received = readonly RadiusAttribute[]
 
@@ -66,6 +68,7 @@ export function authorizationOf(list: Received, userName: string): Authorization
     ...filtersOf(list),
     ...ratesOf(list),
     ...encryptionOf(list),
+    ...linkLoadOf(list),
     ...quarantineOf(list),
     ...(accountingClass.length > 0 && { accountingClass }),
   }
@@ -124,6 +127,19 @@ function namesOf(list: Received): Pick<Authorization, 'dnsIpv4' | 'dnsIpv6' | 'w
     ...(winsIpv4.length > 0 && { winsIpv4 }),
     ...(dnsIpv6.length > 0 && { dnsIpv6 }),
   }
+}
+
+/** RFC 2548 §2.4. A usage of 0 forbids BAP; what is out of bounds was not said. */
+function linkLoadOf(list: Received): Pick<Authorization, 'linkLoad'> {
+  const usage = u32Of(list, 'MS-BAP-Usage')
+  const percent = u32Of(list, 'MS-Link-Utilization-Threshold') ?? 0
+  const seconds = u32Of(list, 'MS-Link-Drop-Time-Limit') ?? 0
+  const linkLoad = {
+    ...(usage !== undefined && { usesBap: usage !== 0 }),
+    ...(percent >= 1 && percent <= 100 && { dropBelowPercent: percent }),
+    ...(seconds >= shortestDropSeconds && { dropAfterSeconds: seconds }),
+  }
+  return Object.keys(linkLoad).length === 0 ? {} : { linkLoad }
 }
 
 function encryptionOf(list: Received): Pick<Authorization, 'mppeKeyBits' | 'isEncryptionRequired'> {

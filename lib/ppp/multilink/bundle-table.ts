@@ -3,6 +3,7 @@
  * peer, both (RFC 1990 §5.1.3, the fourth row of its table). Links of two users never join, whatever
  * they say of their endpoint.
  */
+import type { Authorization } from '../../aaa/authenticator.ts'
 import { toHex } from '../../core/bytes.ts'
 import type { Clock } from '../../core/clock.ts'
 import { Counters } from '../../core/faults.ts'
@@ -32,6 +33,9 @@ export interface BundleTableOptions {
   /** Absent: links come and go without BAP. */
   readonly bandwidth?: LoadSettings
 }
+
+/** What an authorization says of bundles. */
+export type UserLimits = Pick<Authorization, 'maxLinks' | 'linkLoad'>
 
 /** A link that has proved whose it is. */
 export interface Entrant<Owner> {
@@ -84,10 +88,21 @@ export class BundleTable<Owner = undefined> {
     return { ...this.settings, discriminator: this.#lastDiscriminator }
   }
 
-  /** For the bundle of a user who may have so many links; undefined: without BAP. */
-  bandwidth(maxLinks = Number.POSITIVE_INFINITY): BandwidthSettings | undefined {
+  /** For the bundle of a user with limits of their own; undefined: without BAP. */
+  bandwidth({ maxLinks, linkLoad = {} }: UserLimits = {}): BandwidthSettings | undefined {
     const { bandwidth, linksPerBundle } = this.#options
-    return bandwidth && { ...bandwidth, mostLinks: Math.min(linksPerBundle, maxLinks) }
+    if (bandwidth === undefined || linkLoad.usesBap === false) return undefined
+    const { dropBelowPercent, dropAfterSeconds } = linkLoad
+    const { addAbovePercent } = bandwidth
+    return {
+      ...bandwidth,
+      mostLinks: Math.min(linksPerBundle, maxLinks ?? Number.POSITIVE_INFINITY),
+      // Else what was added would be dropped again.
+      ...(dropBelowPercent !== undefined && {
+        dropBelowPercent: Math.min(dropBelowPercent, addAbovePercent - 1),
+      }),
+      ...(dropAfterSeconds !== undefined && { dropAfterMs: dropAfterSeconds * 1000 }),
+    }
   }
 
   get size(): number {

@@ -367,6 +367,9 @@ t.test('what an Accept gives is taken over', async t => {
     .u32('Session-Timeout', 3600)
     .u32('Idle-Timeout', 300)
     .u32('Port-Limit', 2)
+    .u32('MS-BAP-Usage', 1)
+    .u32('MS-Link-Utilization-Threshold', 25)
+    .u32('MS-Link-Drop-Time-Limit', 60)
     .u32('Acct-Interim-Interval', 5)
     .text('Filter-Id', 'guests')
     .text('NAS-Filter-Rule', 'permit in ip from any to any\0deny out ')
@@ -400,6 +403,7 @@ t.test('what an Accept gives is taken over', async t => {
     idleTimeoutSeconds: 300,
     maxSessions: 2,
     maxLinks: 2,
+    linkLoad: { usesBap: true, dropBelowPercent: 25, dropAfterSeconds: 60 },
     interimIntervalSeconds: 60,
     filterName: 'guests',
     filterRules: ['permit in ip from any to any', 'deny out ip from any to any'],
@@ -420,12 +424,16 @@ t.test('special addresses, empty limits and unreadable rates give nothing', asyn
   const { attributes } = new AttributeList()
     .text('User-Name', '')
     .u32('Port-Limit', 0)
+    .u32('MS-BAP-Usage', 0)
+    .u32('MS-Link-Utilization-Threshold', 101)
+    .u32('MS-Link-Drop-Time-Limit', 1)
     .text('MikroTik-Rate-Limit', 'fast')
     .bytes('MS-Quarantine-IPFilter', Uint8Array.of(0, 1))
     .u32('MS-MPPE-Encryption-Types', 0)
     .u32('WISPr-Bandwidth-Max-Down', 64_000)
   t.same(authorizationOf(attributes, 'bob'), {
     userName: 'bob',
+    linkLoad: { usesBap: false },
     quarantine: {},
     mppeKeyBits: [],
     sendBitsPerSecond: 64_000,
