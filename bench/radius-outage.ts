@@ -1,4 +1,5 @@
 /** Sessions that come and go while no RADIUS server answers, and what its records say afterwards. */
+import { closeSync, openSync, readSync } from 'node:fs'
 import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -42,7 +43,7 @@ export interface OutageFigures {
   /** Of the event loop over the whole outage, ms: what others take of the processor is in it. */
   readonly delayP99Ms: number
   readonly delayMaxMs: number
-  /** Most processor time of ours between two turns, ms: what we ourselves can delay a turn by. */
+  /** Longest that its thread was busy between two turns, ms: what we ourselves delay a turn by. */
   readonly workMaxMs: number
 }
 
@@ -211,20 +212,29 @@ export class RadiusOutage {
   }
 }
 
-/** Looks every millisecond how much processor time was used since the last look. */
+/** Looks every millisecond how long the thread of the event loop was on a processor since the last look. */
 class TurnWork {
-  #before = process.cpuUsage()
+  readonly #file = openSync(`/proc/self/task/${process.pid}/schedstat`, 'r')
+  readonly #text = Buffer.alloc(128)
+  #beforeMs = this.#usedMs()
   #mostMs = 0
   readonly #timer = setInterval(() => {
-    const { user, system } = process.cpuUsage(this.#before)
-    this.#before = process.cpuUsage()
-    this.#mostMs = Math.max(this.#mostMs, (user + system) / 1000)
+    const usedMs = this.#usedMs()
+    this.#mostMs = Math.max(this.#mostMs, usedMs - this.#beforeMs)
+    this.#beforeMs = usedMs
   }, 1)
 
   /** The most between two looks, ms. */
   stop(): number {
     clearInterval(this.#timer)
+    closeSync(this.#file)
     return this.#mostMs
+  }
+
+  /** proc(5): nanoseconds on a processor, nanoseconds waiting for one, and how often. */
+  #usedMs(): number {
+    const length = readSync(this.#file, this.#text, 0, this.#text.length, 0)
+    return Number(this.#text.toString('latin1', 0, length).split(' ')[0]) / 1e6
   }
 }
 
