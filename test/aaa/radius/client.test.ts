@@ -304,6 +304,25 @@ t.test('what is not an answer to what was asked is dropped under its own name', 
   t.equal(bench.drops.at(-1), 'late-answer')
 })
 
+t.test('an answer that was recorded is nothing to a later request with its identifier', async t => {
+  const bench = new Bench()
+  bench.ask()
+  const recorded = answerTo(bench.last.bytes, accept) ?? new Uint8Array(0)
+  bench.packet(recorded)
+  // Identifiers go round and round: the 256th after it has the same.
+  for (let i = 0; i < 255; i++) {
+    bench.ask()
+    bench.answer(bench.last)
+  }
+  const ticket = bench.ask()
+  t.equal(bench.last.bytes[1], recorded[1])
+  bench.packet(recorded)
+  t.same(bench.drops, ['bad-message-authenticator'])
+  t.notOk(bench.answers.has(ticket))
+  bench.answer(bench.last)
+  t.ok(bench.answers.has(ticket), 'and its own is still taken')
+})
+
 t.test('an answer without Message-Authenticator is taken where that was switched on', async t => {
   const bench = new Bench([{ needsMessageAuthenticator: false }])
   const answerWithout = (attributes: AttributeList) => {
