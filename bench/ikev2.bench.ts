@@ -15,8 +15,7 @@ import { median } from './statistics.ts'
 
 /** Sockets drain before the next contender runs. */
 const pauseMs = 500
-const fullRounds = { repetitions: 4, seconds: 3 }
-const shortRounds = { repetitions: 3, seconds: 3 }
+const fullRounds = { repetitions: 3, seconds: 3 }
 const quickRounds = { repetitions: 1, seconds: 1 }
 /** IP packets of 64 bytes: what IPv4 and UDP leave of them. */
 const smallPayloadBytes = 64 - 20 - 8
@@ -68,7 +67,7 @@ async function bothSides(
   const contenders = new Map<string, Contender>([['ours-both', pair]])
   if (mixed !== undefined) contenders.set('ours-strongswan', mixed)
   if (strongswan !== undefined) contenders.set('strongswan-both', strongswan)
-  const { repetitions, seconds } = context.isQuick ? quickRounds : shortRounds
+  const { repetitions, seconds } = context.isQuick ? quickRounds : fullRounds
   try {
     await mixed?.measure('up', 1, 1)
     for (const direction of directions) {
@@ -109,7 +108,7 @@ async function plainEsp(context: BenchContext, pair: Ikev2Pair): Promise<void> {
 }
 
 async function fourStreams(context: BenchContext, pair: Ikev2Pair, name: string): Promise<void> {
-  const { repetitions, seconds } = context.isQuick ? quickRounds : shortRounds
+  const { repetitions, seconds } = context.isQuick ? quickRounds : fullRounds
   for (const direction of directions) {
     // The client is a new process: its code is not compiled yet.
     await pair.measure(direction, 4, 1)
