@@ -260,6 +260,9 @@ class Ikev2Call implements AcceptedCall {
       verdict.type === 'grant' && memo !== undefined
         ? { type: 'grant', grant: { ...verdict.grant, resumeMemo: memo } }
         : verdict
+    // The connection keeps what it needs of them, and a call may last.
+    this.#chain = []
+    this.#resumeMemo = undefined
     this.#connection?.handle({ type: 'grant-verdict', ticket: event.ticket, verdict: answer })
   }
 
