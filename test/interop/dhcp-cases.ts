@@ -69,6 +69,14 @@ async function inGuest(guest: Guest, script: string): Promise<string> {
   return output
 }
 
+/** pppd sets the address of its device a moment before the device is up. */
+async function route(guest: Guest): Promise<void> {
+  for (const target of [tunnel.ipv4, address.beyond]) {
+    const replace = `ip route replace ${target} dev ppp0`
+    await inGuest(guest, `for i in $(seq 50); do ${replace} && exit 0; sleep 0.1; done; exit 1`)
+  }
+}
+
 /** Its address. */
 async function dial(
   context: CaseContext,
@@ -80,8 +88,7 @@ async function dial(
     guest,
     `bash /lab/sstp-up.sh ${address.server} /out/ca.crt mschap-v2 ${user} ${users[user]}`,
   )
-  await inGuest(guest, `ip route replace ${tunnel.ipv4} dev ppp0`)
-  await inGuest(guest, `ip route replace ${address.beyond} dev ppp0`)
+  await route(guest)
   await inGuest(guest, `ping -c 2 -i 0.2 -W 2 ${tunnel.server}`)
   return /inet ([\d.]+)/.exec(await inGuest(guest, 'ip -4 -o addr show dev ppp0'))?.[1] ?? ''
 }

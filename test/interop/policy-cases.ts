@@ -50,6 +50,14 @@ async function inGuest(guest: Guest, script: string): Promise<string> {
   return output
 }
 
+/** pppd sets the address of its device a moment before the device is up. */
+async function route(guest: Guest): Promise<void> {
+  for (const target of [tunnel.ipv4, address.beyond]) {
+    const replace = `ip route replace ${target} dev ppp0`
+    await inGuest(guest, `for i in $(seq 50); do ${replace} && exit 0; sleep 0.1; done; exit 1`)
+  }
+}
+
 function dialScript(user: string): string {
   return `bash /lab/sstp-up.sh ${address.server} /out/ca.crt mschap-v2 ${user} ${password}`
 }
@@ -57,9 +65,7 @@ function dialScript(user: string): string {
 async function dial(context: CaseContext, guest: Guest, user: string): Promise<void> {
   copyFileSync(context.ca.certificate, `${guest.folder}/ca.crt`)
   await inGuest(guest, dialScript(user))
-  for (const target of [tunnel.ipv4, address.beyond]) {
-    await inGuest(guest, `ip route replace ${target} dev ppp0`)
-  }
+  await route(guest)
 }
 
 function hangUp(guest: Guest): Promise<string> {
