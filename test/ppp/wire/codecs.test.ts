@@ -34,6 +34,7 @@ import {
   putFrameHeader,
 } from '../../../lib/ppp/wire/frame.ts'
 import {
+  type AuthenticationProtocol,
   authenticationOf,
   authenticationOptionOf,
   lcpOptions,
@@ -207,15 +208,16 @@ t.test('an option is well formed when type and length are in the table', async t
   t.equal(u32OfOption(optionU32(3, 0xfffffffe)), 0xfffffffe)
 })
 
-t.test('authentication options have the values of RFC 1994, 2759 and 1334', async t => {
-  const hexOf = (name: 'mschapv2' | 'chap-md5' | 'pap') => toHex(authenticationOptionOf(name).data)
+t.test('authentication options have the values of RFC 1994, 2759, 1334 and 2284', async t => {
+  const hexOf = (name: AuthenticationProtocol) => toHex(authenticationOptionOf(name).data)
   t.equal(hexOf('mschapv2'), 'c22381')
   t.equal(hexOf('chap-md5'), 'c22305')
   t.equal(hexOf('pap'), 'c023')
-  for (const name of ['mschapv2', 'chap-md5', 'pap'] as const) {
+  t.equal(hexOf('eap'), 'c227')
+  for (const name of ['mschapv2', 'chap-md5', 'pap', 'eap'] as const) {
     t.equal(authenticationOf(authenticationOptionOf(name)), name)
   }
-  for (const hex of ['c22380', 'c227', 'c223', 'c2238100', 'c02300', '']) {
+  for (const hex of ['c22380', 'c228', 'c22700', 'c223', 'c2238100', 'c02300', '']) {
     t.equal(authenticationOf({ type: 3, data: fromHex(hex) }), undefined, `"${hex}"`)
   }
   t.equal(authenticationOf({ type: 4, data: fromHex('c023') }), undefined)
