@@ -29,6 +29,8 @@ export async function startIkev2Server(
     state: { directory: stateFolder(folder) },
     sstp: { enabled: false },
     ikev2,
+    // Ten thousand idle calls, and the one that carries traffic.
+    limits: { sessions: 0 },
     log: { level: 'warn' },
   }
   writeFileSync(config, stringify(document), { mode: 0o600 })
