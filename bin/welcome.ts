@@ -51,7 +51,7 @@ function dialling(config: Config): string[] {
     ...(config.ikev2.isEnabled
       ? [
           '',
-          'Or with IKEv2, which is faster; Windows must be told to use present-day algorithms:',
+          'Or with IKEv2; Windows must be told to use present-day algorithms:',
           `  Add-VpnConnection -Name ${ikev2Name} -ServerAddress '${name}' -TunnelType Ikev2 -AuthenticationMethod Eap -EncryptionLevel Maximum -Force`,
           `  Set-VpnConnectionIPsecConfiguration -ConnectionName ${ikev2Name} -AuthenticationTransformConstants GCMAES256 -CipherTransformConstants GCMAES256 -EncryptionMethod AES256 -IntegrityCheckMethod SHA256 -DHGroup ECP256 -PfsGroup ECP256 -Force`,
           `  rasdial ${ikev2Name} USER *`,
