@@ -6,7 +6,7 @@ import { multilinkCases } from './multilink-cases.ts'
 import { users } from './server-process.ts'
 
 /** Far below what any machine reaches: this finds a broken path, not a slow one. */
-const leastMbitPerSecond = 0.5
+const leastMbitPerSecond = 5
 const pingSizes = [56, 1200, 4000]
 
 interface DialOptions {
