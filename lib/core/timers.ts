@@ -47,7 +47,10 @@ export class TimerTable<Name extends string> {
 
 /** Something that wants to be called at or after a time. One entry is on the wheel at most once. */
 export interface WheelEntry {
-  /** Called once per `schedule`, never before the time asked for, at most one tick after it. */
+  /**
+   * Called once per `schedule`, never before the time asked for, and at the first `advance` that is a
+   * tick or more after it.
+   */
   onDeadline(nowMs: number): void
 }
 
@@ -70,6 +73,14 @@ export class TimerWheel {
     this.#tickMs = tickMs
     this.#lastTick = Math.floor(nowMs / tickMs)
     for (let i = 0; i < slots; i++) this.#slots.push({ entries: new Map() })
+  }
+
+  /**
+   * How much after its time an entry of a started wheel may come while nothing holds up the event loop,
+   * ms: a tick by which times are rounded up, and another until the interval comes round.
+   */
+  get latenessMs(): number {
+    return 2 * this.#tickMs
   }
 
   /** Calls `entry` at `deadlineMs`; replaces what it was scheduled for. `Infinity` cancels. */

@@ -31,6 +31,7 @@ export interface RadiusServerEndpoint extends Omit<RadiusServerSettings, 'isReli
 export interface RadiusClientOptions {
   readonly servers: readonly RadiusServerEndpoint[]
   readonly purpose: 'access' | 'accounting'
+  /** From a request to its answer, or to the news that there is none, over all servers, ms. */
   readonly totalMs: number
   readonly identity: readonly RadiusAttribute[]
   readonly clock: Clock
@@ -44,6 +45,9 @@ export interface RadiusExchange {
   /** Undefined when nobody answered in time. Never rejects. */
   request(request: RadiusRequest): Promise<RadiusAnswer | undefined>
 }
+
+/** What a turn of the event loop takes at most, ms. */
+const longestTurnMs = 20
 
 interface Transport {
   send(bytes: Uint8Array): void
@@ -71,7 +75,7 @@ export class RadiusClient implements RadiusExchange {
         isReliable: server.radsec !== undefined,
       })),
       random,
-      totalMs,
+      totalMs: decisionMs(totalMs, wheel),
       purpose,
       identity,
     })
@@ -212,6 +216,11 @@ export class RadiusClient implements RadiusExchange {
       },
     )
   }
+}
+
+/** When to give up so that it is known within `totalMs`: timers are late, never early. */
+function decisionMs(totalMs: number, wheel: TimerWheel): number {
+  return Math.max(totalMs - wheel.latenessMs - longestTurnMs, totalMs / 2)
 }
 
 function labelOf({ address, port }: RadiusServerEndpoint): string {

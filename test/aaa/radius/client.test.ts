@@ -18,7 +18,7 @@ import {
   parseRadiusPacket,
   RadiusCode,
 } from '../../../lib/aaa/radius/wire/packet.ts'
-import { systemClock } from '../../../lib/core/clock.ts'
+import { ManualClock, systemClock } from '../../../lib/core/clock.ts'
 import { silentLogger } from '../../../lib/core/log.ts'
 import { timeout } from '../../../lib/core/machine.ts'
 import { SeededRandom } from '../../../lib/core/random.ts'
@@ -442,6 +442,41 @@ t.test('over UDP 300 requests at a time are answered from two ports', async t =>
   t.ok(answers.every(answer => answer?.code === 2))
   t.equal(server.ports.size, 2)
   t.equal(server.fault, undefined)
+})
+
+t.test('a refusal is known within the configured time, wherever the wheel stands', async t => {
+  const server = await TestRadiusServer.open(() => undefined)
+  t.teardown(() => server.close())
+  const tickMs = 50
+  for (const phaseMs of [0, 1, 24, 49]) {
+    for (const startMs of [1000, 1001, 1025, 1049]) {
+      const clock = new ManualClock(startMs)
+      const wheel = new TimerWheel(startMs, { tickMs })
+      const client = new RadiusClient({
+        servers: [server.endpoint({ timeoutMs: 2000, tries: 2 })],
+        purpose: 'access',
+        totalMs: 3000,
+        identity: [],
+        ...{ clock, wheel, random: new SeededRandom(3), log: silentLogger },
+      })
+      let refusedMs: number | undefined
+      const asked = client.request(accessRequest('alice')).then(answer => {
+        t.equal(answer, undefined)
+        refusedMs = clock.nowMs() - startMs
+      })
+      // As the interval of a started wheel would, with its beat anywhere between two ticks.
+      for (let nowMs = 1050 + phaseMs; nowMs < startMs + 3100; nowMs += tickMs) {
+        clock.set(nowMs)
+        wheel.advance(nowMs)
+        await Promise.resolve()
+        await Promise.resolve()
+      }
+      client.close()
+      await asked
+      t.ok(refusedMs !== undefined && refusedMs <= 3000, `refused after ${refusedMs} ms`)
+      t.ok((refusedMs ?? 0) > 2800, 'and not long before')
+    }
+  }
 })
 
 t.test('a packet from another port is dropped and counted', async t => {
