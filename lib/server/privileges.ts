@@ -8,6 +8,7 @@
 import { readFileSync } from 'node:fs'
 import koffi from 'koffi'
 import { SystemError } from '../core/errors.ts'
+import { type ProgramPath, programPath } from './program-path.ts'
 
 /** Linux capability numbers (capability.h) that the server keeps, and why. */
 export const keptCapabilities = {
@@ -66,6 +67,9 @@ export function hasMoreThanNeeded(privileges: Privileges): boolean {
 export function dropPrivileges(): void {
   const before = currentPrivileges()
   if (!hasMoreThanNeeded(before) || process.env[startedAnewKey] !== undefined) return
+  const [, main = '', ...args] = process.argv
+  const program =
+    before.uid === 0 ? programPath(main) : { arguments: [main], descriptor: undefined }
   const libc = koffi.load(null)
   const prctl = libc.func(
     'int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)',
@@ -83,15 +87,20 @@ export function dropPrivileges(): void {
   }
   // A kernel or container that keeps more than we asked to drop must not make us start for ever.
   process.env[startedAnewKey] = '1'
-  executeSelf(libc)
+  executeSelf(libc, program, args)
 }
 
-function executeSelf(libc: ReturnType<typeof koffi.load>): never {
-  // Node marks its standard streams close-on-exec.
+function executeSelf(
+  libc: ReturnType<typeof koffi.load>,
+  program: ProgramPath,
+  args: readonly string[],
+): never {
+  // Node marks its descriptors close-on-exec, those of its standard streams too.
   const fcntl = libc.func('int fcntl(int, int, int)')
-  for (const fd of [0, 1, 2]) fcntl(fd, F_SETFD, 0)
+  const kept = program.descriptor === undefined ? [0, 1, 2] : [0, 1, 2, program.descriptor]
+  for (const fd of kept) fcntl(fd, F_SETFD, 0)
   const execv = libc.func('int execv(const char *path, const char **argv)')
-  const argv = [process.execPath, ...process.execArgv, ...process.argv.slice(1), null]
+  const argv = [process.execPath, ...process.execArgv, ...program.arguments, ...args, null]
   execv(process.execPath, argv)
   throw new SystemError(`could not execute ${process.execPath} again: errno ${koffi.errno()}`)
 }

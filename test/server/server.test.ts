@@ -1,5 +1,15 @@
 import { execFile } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -221,33 +231,51 @@ const isRoot = process.getuid?.() === 0
 const rootOnly = { skip: isRoot ? false : 'only root has something to give up' }
 
 t.test(
-  'a process that starts as root keeps three capabilities, in every thread',
+  'a process that starts as root keeps three capabilities, in every thread, and still finds its files',
   rootOnly,
   async t => {
-    const program = t.testdir({})
+    const home = mkdtempSync(join(tmpdir(), 'ras-home-'))
+    t.teardown(() => rmSync(home, { recursive: true }))
+    const program = join(home, 'program')
     compileInto(program, ['lib/core', 'lib/server', 'test/server'])
+    for (const name of ['koffi', '@koromix']) {
+      const place = join('node_modules', name)
+      if (existsSync(place)) cpSync(place, join(program, place), { recursive: true })
+    }
     const script = join(program, 'test/server/privileges-process.js')
     const run = async (env: NodeJS.ProcessEnv) => {
       const args = [script, 'an argument']
-      const { stdout } = await promisify(execFile)(process.execPath, args, { env, timeout: 20_000 })
+      const { stdout } = await promisify(execFile)(process.execPath, args, { env, timeout: 60_000 })
       return JSON.parse(stdout)
     }
+    const allowed = capabilities(Object.values(keptCapabilities))
+    const dropsAll = (process: Awaited<ReturnType<typeof run>>) => {
+      t.ok(process.threads.length > 1, 'Node has several threads')
+      t.same(process.args, ['an argument'], 'it was started with the same arguments')
+      for (const { effective, bounding, noNewPrivileges } of process.threads) {
+        t.equal(BigInt(effective) & ~allowed, 0n)
+        t.equal(BigInt(bounding) & ~allowed, 0n)
+        t.equal(noNewPrivileges, true)
+      }
+    }
+    chmodSync(home, 0o755)
     const [dropped, again] = await Promise.all([
       run(process.env),
       run({ ...process.env, OPENRAS_PRIVILEGES_DROPPED: '1' }),
     ])
-    t.ok(dropped.threads.length > 1, 'Node has several threads')
-    t.same(dropped.args, ['an argument'], 'it was started with the same arguments')
-    const allowed = capabilities(Object.values(keptCapabilities))
-    for (const { effective, bounding, noNewPrivileges } of dropped.threads) {
-      t.equal(BigInt(effective) & ~allowed, 0n)
-      t.equal(BigInt(bounding) & ~allowed, 0n)
-      t.equal(noNewPrivileges, true)
-    }
+    dropsAll(dropped)
     t.equal(again.threads[0].noNewPrivileges, currentPrivileges().noNewPrivileges)
     t.ok(
       again.pid > 0,
       'one that has executed itself does not do so again, whatever it still holds',
     )
+
+    chownSync(home, 65_534, 65_534)
+    chmodSync(home, 0o700)
+    dropsAll(await run(process.env))
+
+    chownSync(program, 65_534, 65_534)
+    chmodSync(program, 0o700)
+    await t.rejects(run(process.env), /run "chmod -R go\+rX .*program"/)
   },
 )
