@@ -56,7 +56,7 @@ function timePackets(context: BenchContext): void {
         unit: 'ns/packet',
         samples,
         gbitPerCpuSecond: (bodyBytes * 8) / median(samples),
-        ...(provider.name === 'evp' &&
+        ...(provider.name.startsWith('evp') &&
           node !== undefined && { ratio: { node: ratioOfPairs(node.samples, samples) } }),
       })
     }

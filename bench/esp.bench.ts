@@ -101,7 +101,7 @@ function timeSuite(context: BenchContext, suite: (typeof benchSuites)[number]): 
         unit: 'ns/packet',
         samples,
         gbitPerCpuSecond: gbitPerSecond(lengthBytes, median(samples)),
-        ...(provider === 'evp' &&
+        ...(provider.startsWith('evp') &&
           rival !== undefined && { ratio: { node: ratioOfPairs(rival.samples, samples) } }),
       })
     }
@@ -111,7 +111,7 @@ function timeSuite(context: BenchContext, suite: (typeof benchSuites)[number]): 
 function measureAllocation(context: BenchContext, suite: (typeof benchSuites)[number]): void {
   const contenders = contendersOf(suite, 1400)
   interleave(contenders, 60)
-  for (const provider of ['evp', 'node']) {
+  for (const provider of ['evp-record', 'evp', 'node']) {
     const [seal, open] = contenders.filter(contender => contender.provider === provider)
     if (seal === undefined || open === undefined) continue
     const bursts = 20

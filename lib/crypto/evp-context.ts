@@ -28,16 +28,16 @@ export type Direction = 'seal' | 'open'
 
 /**
  * A context that holds `key` (without salt). IVs are set per packet, or never: a CBC context that
- * is never set back chains from packet to packet. Throws SystemError when OpenSSL refuses.
+ * is never set back chains from packet to packet. `method` is a method table of this cipher. Throws SystemError when OpenSSL refuses.
  */
 export function createEvpContext(
   library: Libcrypto,
   transform: EncryptionTransform,
   key: Uint8Array,
   direction: Direction,
+  method = cipherMethod(library, transform, key.length * 8),
 ): number {
   const { evp } = library
-  const method = cipherMethod(library, transform, key.length * 8)
   const context = method === 0 ? 0 : evp.newContext()
   if (context === 0) throw new SystemError(`OpenSSL has no ${transform.name} here`)
   const ivAt = 64

@@ -1,8 +1,7 @@
-/** Packet ciphers out of OpenSSL's EVP interface, called directly: the fast provider. */
+/** Packet ciphers out of OpenSSL's EVP interface, called directly: fast for every suite. */
 import { InvariantError } from '../core/errors.ts'
 import { EvpAeadOpener, EvpAeadSealer } from './evp-aead-cipher.ts'
 import { cipherMethod } from './evp-context.ts'
-import { EvpGcmOpener, EvpGcmSealer } from './evp-gcm-cipher.ts'
 import { EvpMacOpener, EvpMacSealer } from './evp-mac-cipher.ts'
 import { type Libcrypto, libcrypto, type StateHash } from './libcrypto.ts'
 import {
@@ -45,18 +44,12 @@ export const evpPacketCiphers: PacketCipherProvider = {
     const library = requireLibrary()
     const hash = stateHash(suite)
     if (hash !== undefined) return new EvpMacSealer(library, hash, suite, keys, memory)
-    const { params } = library
-    return suite.encryption.mode === 'gcm' && params !== undefined
-      ? new EvpGcmSealer(library, params, suite, keys, memory)
-      : new EvpAeadSealer(library, suite, keys, memory)
+    return new EvpAeadSealer(library, suite, keys, memory)
   },
   opener: (suite, keys, memory) => {
     const library = requireLibrary()
     const hash = stateHash(suite)
     if (hash !== undefined) return new EvpMacOpener(library, hash, suite, keys, memory)
-    const { params } = library
-    return suite.encryption.mode === 'gcm' && params !== undefined
-      ? new EvpGcmOpener(library, params, suite, keys, memory)
-      : new EvpAeadOpener(library, suite, keys, memory)
+    return new EvpAeadOpener(library, suite, keys, memory)
   },
 }

@@ -7,7 +7,13 @@ import { createRequire } from 'node:module'
 import type * as Koffi from 'koffi'
 
 /** EVP_CIPHER_CTX_ctrl commands: openssl/evp.h. */
-export const EvpCtrl = { setIvLength: 0x09, getTag: 0x10, setTag: 0x11 } as const
+export const EvpCtrl = {
+  setIvLength: 0x09,
+  getTag: 0x10,
+  setTag: 0x11,
+  setIvFixed: 0x12,
+  setTlsAssociated: 0x16,
+} as const
 
 /** The EVP calls of a packet; all or none of them are there. Results: 1 is success. */
 export interface EvpCalls {
@@ -26,10 +32,15 @@ export interface EvpCalls {
   finishDecrypt(context: number, out: number, writtenBytes: number): number
 }
 
-/** Values of a context by arrays of OSSL_PARAM: OpenSSL 3. Results: 1 is success. */
-export interface EvpParamCalls {
-  setParams(context: number, params: number): number
-  getParams(context: number, params: number): number
+/** Contexts of a copied method show their parts. Results are addresses; 0 is failure. */
+export interface MethodCopyCalls {
+  copyMethod(cipher: number): number
+  /** The size of what `dataOf` gives, bytes. */
+  dataBytes(cipher: number): number
+  dataOf(context: number): number
+  bufferOf(context: number): number
+  /** Native memory as it is, not a copy. */
+  memoryAt(address: number, lengthBytes: number): ArrayBuffer
 }
 
 /** One hash with its state as bytes that may be copied. Results: 1 is success. */
@@ -49,8 +60,8 @@ export type StateHash = 'sha1' | 'sha256' | 'sha384' | 'sha512'
 
 export interface Libcrypto {
   readonly evp: EvpCalls
-  /** Undefined before OpenSSL 3. */
-  readonly params: EvpParamCalls | undefined
+  /** Undefined where OpenSSL does not let methods be copied any more. */
+  readonly copies: MethodCopyCalls | undefined
   readonly hashes: Readonly<Partial<Record<StateHash, HashStateCalls>>>
   /** Undefined where OpenSSL was built without it. */
   readonly rc4: Rc4Calls | undefined
@@ -81,7 +92,7 @@ function probe(): Libcrypto | undefined {
     }
     return {
       evp: declareEvp(library),
-      params: declareParams(library),
+      copies: declareCopies(koffi, library),
       hashes,
       rc4: declareRc4(library),
       addressOf: bytes => Number(koffi.address(bytes)),
@@ -107,11 +118,17 @@ function declareEvp(library: Koffi.LibraryHandle): EvpCalls {
   }
 }
 
-function declareParams(library: Koffi.LibraryHandle): EvpParamCalls | undefined {
+function declareCopies(
+  koffi: typeof Koffi,
+  library: Koffi.LibraryHandle,
+): MethodCopyCalls | undefined {
   try {
     return {
-      setParams: library.func('int EVP_CIPHER_CTX_set_params(intptr_t, intptr_t)'),
-      getParams: library.func('int EVP_CIPHER_CTX_get_params(intptr_t, intptr_t)'),
+      copyMethod: library.func('intptr_t EVP_CIPHER_meth_dup(intptr_t)'),
+      dataBytes: library.func('int EVP_CIPHER_impl_ctx_size(intptr_t)'),
+      dataOf: library.func('intptr_t EVP_CIPHER_CTX_get_cipher_data(intptr_t)'),
+      bufferOf: library.func('intptr_t EVP_CIPHER_CTX_buf_noconst(intptr_t)'),
+      memoryAt: (address, lengthBytes) => koffi.view(BigInt(address), lengthBytes),
     }
   } catch (_missing) {
     return undefined

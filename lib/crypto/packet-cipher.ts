@@ -7,7 +7,7 @@
  */
 import type { EncryptionTransform, IntegrityTransform } from './transforms.ts'
 
-export type PacketCipherProviderName = 'evp' | 'node' | 'noble'
+export type PacketCipherProviderName = 'evp-record' | 'evp' | 'node' | 'noble'
 
 /** SPI and sequence number. */
 export const PACKET_HEADER_BYTES = 8

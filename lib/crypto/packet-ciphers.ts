@@ -3,6 +3,7 @@
  * passed a test against an independent implementation in this process.
  */
 import { evpPacketCiphers } from './evp-packet-cipher.ts'
+import { evpRecordCiphers } from './evp-record-cipher.ts'
 import { libcrypto } from './libcrypto.ts'
 import {
   PACKET_HEADER_BYTES,
@@ -18,6 +19,7 @@ import { encryptionKeyBytes } from './transforms.ts'
 
 /** Fastest first. */
 export const packetCipherProviders: readonly PacketCipherProvider[] = [
+  evpRecordCiphers,
   evpPacketCiphers,
   nodePacketCiphers,
   noblePacketCiphers,

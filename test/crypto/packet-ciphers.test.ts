@@ -338,7 +338,9 @@ t.test('after destroy nothing is sealed or opened, and destroy may be repeated',
 
 t.test('the fastest provider that works is chosen', async t => {
   const suite = suiteOf(EncryptionId.aesGcm16, 256)
-  t.equal(packetCipherProvider(suite, memory)?.name, libcrypto() === undefined ? 'node' : 'evp')
+  const chosen = packetCipherProvider(suite, memory)?.name
+  t.equal(chosen, libcrypto() === undefined ? 'node' : 'evp-record')
+  t.equal(packetCipherProvider(suiteOf(EncryptionId.aesGcm8, 256), memory)?.name, 'evp')
   t.equal(packetCipherProvider(suite, memory, 'noble')?.name, 'noble')
   const unaddressed = { ...memory, address: 0 }
   t.equal(packetCipherProvider(suite, unaddressed)?.name, 'node', 'no address, no direct calls')
