@@ -1,11 +1,8 @@
 # What the AAA cases share: calls side by side, one for each way to log in; call N is the device pppN.
 # Sourced in the guest.
 . /lab/l2tp.sh
-modprobe -a ppp_mppe sch_netem 2>/dev/null
-# Waiting by a program of its own takes much of the one processor here.
-[ -p /run/nothing ] || mkfifo /run/nothing
-exec 9<>/run/nothing
-nap() { read -r -t "$1" -u 9 || return 0; }
+. /lab/sstp.sh
+modprobe -a ppp_mppe 2>/dev/null
 
 # login N METHOD USER PASSWORD OPTION...: who call N is. METHOD: pap, chap, mschap-v2, eap-mschapv2, eap-tls.
 login() {
@@ -19,15 +16,13 @@ login() {
     'mtu 1400' 'mru 1400' "${certificate[@]}" "$@" >"/etc/ppp/options.call$number"
 }
 
-# sstp_calls SERVER N...: see sstp-up.sh for the delay; the more sstpc run, the later each looks.
+# sstp_calls SERVER N...
 sstp_calls() {
-  local server=$1 number
+  local server=$1 number sstpc
   shift
-  tc qdisc replace dev vec0 root netem delay 100ms limit 10000
   for number in "$@"; do
-    setsid sstpc --log-level 3 --log-stderr --ca-cert /out/ca.crt --ipparam "call$number" \
-      "$server" file "/etc/ppp/options.call$number" nodetach >"/out/client$number.log" 2>&1 &
-    nap 0.3
+    sstpc_dial "/out/client$number.log" --ca-cert /out/ca.crt --ipparam "call$number" \
+      "$server" file "/etc/ppp/options.call$number" nodetach
   done
 }
 
@@ -83,7 +78,6 @@ has_call() {
 # calls_down: hangs up as pppd does when it is told to, and waits until all are gone.
 calls_down() {
   local i name
-  tc qdisc del dev vec0 root 2>/dev/null
   pkill -TERM -x pppd
   for i in $(seq 100); do
     compgen -G '/sys/class/net/ppp*' >/dev/null || break

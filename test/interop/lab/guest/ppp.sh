@@ -1,5 +1,9 @@
 # What the scripts of PPP clients share. Sourced in the guest.
 modprobe -a ppp_generic ppp_async ipv6 2>/dev/null
+# Waiting by a program of its own takes much of the one processor here.
+[ -p /run/nothing ] || mkfifo /run/nothing
+exec 9<>/run/nothing
+nap() { read -r -t "$1" -u 9 || return 0; }
 
 # ppp_options METHOD EXTRA...: the options of pppd, with METHOD the only way to authenticate.
 ppp_options() {
