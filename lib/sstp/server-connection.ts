@@ -14,6 +14,7 @@ import type { RandomSource } from '../core/random.ts'
 import type { TimerWheel, WheelEntry } from '../core/timers.ts'
 import type { Dataplane } from '../dataplane/dataplane.ts'
 import type { LinkFactory } from '../ppp/carrier.ts'
+import { BurstStream } from './burst-stream.ts'
 import { Call } from './call.ts'
 import { landReads } from './landing.ts'
 import { parseProxyHeader } from './proxy-protocol.ts'
@@ -59,6 +60,7 @@ export class ServerConnection implements WheelEntry {
   #port: number
   #stage: Stage = 'tls'
   #tls: TLSSocket | undefined
+  #burst: BurstStream | undefined
   #head: HeadCollector | undefined
 
   constructor(raw: Socket, context: ConnectionContext) {
@@ -212,12 +214,13 @@ export class ServerConnection implements WheelEntry {
       { hashes, random, certificate: certificate.raw },
       clock.nowMs(),
     )
+    this.#burst = new BurstStream(socket)
     this.call = new Call({ address: this.address, port: this.#port }, machine, {
       dataplane,
       links,
       clock,
       wheel,
-      stream: socket,
+      stream: this.#burst,
       remark: (reason, detail) => this.#refuse(reason, detail),
       established: hash => {
         this.#context.refusals.counters.count(`binding-${hash}`)
@@ -236,7 +239,8 @@ export class ServerConnection implements WheelEntry {
   #sayGoodbye(lastWords?: Uint8Array): void {
     this.#stage = 'goodbye'
     this.#limit(GOODBYE_MS)
-    if (lastWords === undefined) this.#tls?.end()
-    else this.#tls?.end(lastWords)
+    if (lastWords !== undefined) this.#tls?.end(lastWords)
+    else if (this.#burst !== undefined) this.#burst.end()
+    else this.#tls?.end()
   }
 }

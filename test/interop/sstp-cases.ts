@@ -47,6 +47,11 @@ async function ping(guest: Guest, target: string, sizeBytes = 56): Promise<void>
   await inGuest(guest, `ping -c 3 -i 0.2 -W 2 -s ${sizeBytes} ${target}`)
 }
 
+/** One ping of several packets each way, with nothing behind it that would push its answer out. */
+async function pingOnce(guest: Guest, target: string): Promise<void> {
+  await inGuest(guest, `ping -c 1 -W 5 -s 4000 ${target}`)
+}
+
 /** Mbit/s of iperf3 to the server's address in the tunnel. */
 async function iperf(guest: Guest, isDownload: boolean): Promise<number> {
   const direction = isDownload ? '-R' : ''
@@ -72,6 +77,9 @@ const sstpAuth: InteropCase = {
           ping(guest, tunnel.server, size),
         )
       }
+      await context.check(`${title}: the last packet of a burst comes by itself`, () =>
+        pingOnce(guest, tunnel.server),
+      )
       await context.check(`${title}: hangs up`, async () => {
         await hangUp(guest)
       })
