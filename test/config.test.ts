@@ -75,6 +75,21 @@ t.test('PAP and CHAP are off until they are named, and methods come strongest fi
   t.match(problemsOf('auth: {methods: [pap, pap]}'), [/expected each method once/])
 })
 
+t.test('OCSP is asked of files when there are some', async t => {
+  t.equal(parseConfig('', 'x').eap.ocsp, undefined)
+  t.same(parseConfig('eap: {ocspResponses: /ocsp}', 'x').eap.ocsp, {
+    folder: '/ocsp',
+    isRequired: false,
+  })
+  t.match(problemsOf('eap: {requireOcsp: true}'), [/eap\.ocspResponses: expected a folder/])
+  const pair = '{cert: /a.pem, key: /a.key, ocspResponse: /a.der}'
+  const { sstp } = parseConfig(`sstp: {certificates: [${pair}]}`, 'x')
+  t.same(sstp.certificates, [{ cert: '/a.pem', key: '/a.key', ocspResponse: '/a.der' }])
+  t.match(problemsOf(`sstp: {certificates: [{cert: /b.pem, key: /b.key}, ${pair}]}`), [
+    /sstp\.certificates\[1\]\.ocspResponse: expected one certificate alone/,
+  ])
+})
+
 t.test('multilink is off as a whole, on with BAP, or on without', async t => {
   const multilinkOf = (text: string) => parseConfig(text, 'x').ppp.multilink
   t.equal(multilinkOf(''), undefined)

@@ -8,6 +8,7 @@ import { readFileSync } from 'node:fs'
 import { equalBytes } from '../core/bytes.ts'
 import { CertificateError, messageOf } from '../core/errors.ts'
 import { type CertificateFields, certificateFields, KeyUsageBit } from './certificate-fields.ts'
+import type { OcspResponses } from './ocsp-responses.ts'
 import { RevocationLists } from './revocation-lists.ts'
 
 /** id-kp-clientAuth, id-kp-ipsecIKE and anyExtendedKeyUsage (RFC 5280 §4.2.1.12, RFC 4945 §5.1.3.12). */
@@ -34,26 +35,37 @@ export type ClientJudgement =
     }
   | { readonly type: 'reject'; readonly detail: string }
 
+/** What OCSP has to say, and whether it has to say something of a client. */
+export interface OcspPolicy {
+  readonly responses: OcspResponses
+  readonly isRequired: boolean
+}
+
 export class ClientAuthorities {
   readonly #authorities: readonly X509Certificate[]
   readonly #revoked: RevocationLists
+  readonly #ocsp: OcspPolicy | undefined
 
   constructor(
     authorities: readonly X509Certificate[],
     revoked: RevocationLists = new RevocationLists([]),
+    ocsp?: OcspPolicy,
   ) {
     this.#authorities = authorities
     this.#revoked = revoked
+    this.#ocsp = ocsp
   }
 
   /** Reads PEM files, and lists of revoked certificates (PEM or DER). Throws CertificateError. */
   static load(
     paths: readonly string[],
     revocationLists: readonly string[] = [],
+    ocsp?: OcspPolicy,
   ): ClientAuthorities {
     return new ClientAuthorities(
       paths.flatMap(readAuthorities),
       RevocationLists.load(revocationLists),
+      ocsp,
     )
   }
 
@@ -127,7 +139,9 @@ export class ClientAuthorities {
         trusted ?? issuers.find(issuer => issuer !== below && issuer.ca && hasIssued(issuer, below))
       if (next === undefined) return 'unknown-authority'
       // RFC 5280 §6.3: only of a certificate whose signature holds.
-      const revoked = this.#revoked.fault(fields, next.publicKey, now)
+      const revoked =
+        this.#revoked.fault(fields, next.publicKey, now) ??
+        this.#ocspFault(fields, next.publicKey, now, current === leaf)
       if (revoked !== undefined) return revoked
       if (trusted !== undefined) {
         return new Date(trusted.validTo) <= now ? 'authority-expired' : undefined
@@ -135,6 +149,25 @@ export class ClientAuthorities {
       current = next
     }
     return 'chain-too-long'
+  }
+
+  #ocspFault(
+    fields: CertificateFields,
+    issuerKey: KeyObject,
+    now: Date,
+    isLeaf: boolean,
+  ): string | undefined {
+    if (this.#ocsp === undefined) return undefined
+    const { responses, isRequired } = this.#ocsp
+    const issuer = { name: fields.issuer, key: issuerKey }
+    const fault = responses.fault(
+      fields,
+      issuer,
+      now,
+      responder => this.#revoked.fault(responder, issuerKey, now) !== undefined,
+    )
+    if (fault !== 'none') return fault
+    return isRequired && isLeaf ? 'no-ocsp-response' : undefined
   }
 }
 

@@ -11,15 +11,8 @@ import { readFileSync } from 'node:fs'
 import { equalBytes, toHex } from '../core/bytes.ts'
 import { CertificateError, messageOf } from '../core/errors.ts'
 import { type CertificateFields, readExtensions } from './certificate-fields.ts'
-import {
-  DerTag,
-  derNumber,
-  derTime,
-  explicitTag,
-  objectIdentifier,
-  readDer,
-  readDerList,
-} from './der.ts'
+import { DerTag, derNumber, derTime, explicitTag, readDer, readDerList } from './der.ts'
+import { signatureDigest } from './signature-digest.ts'
 
 export interface RevocationList {
   /** DER. */
@@ -32,18 +25,6 @@ export interface RevocationList {
   readonly digest: string | null
 }
 
-/** Hash of a signature by its algorithm; null where the algorithm has its own (RFC 8410). */
-const digests: Readonly<Record<string, string | null>> = {
-  '1.2.840.113549.1.1.11': 'sha256',
-  '1.2.840.113549.1.1.12': 'sha384',
-  '1.2.840.113549.1.1.13': 'sha512',
-  '1.2.840.10045.4.3.2': 'sha256',
-  '1.2.840.10045.4.3.3': 'sha384',
-  '1.2.840.10045.4.3.4': 'sha512',
-  '1.3.101.112': null,
-  '1.3.101.113': null,
-}
-
 /** Most certificates on one list. */
 const mostEntries = 1_000_000
 
@@ -52,10 +33,9 @@ export function parseRevocationList(der: Uint8Array): RevocationList | string {
   const outer = readDer(der)
   const [toBeSigned, algorithm, signature] = (outer && readDerList(outer.content, 3)) ?? []
   const parts = toBeSigned && readDerList(toBeSigned.content, 8)
-  const name = algorithm && readDer(algorithm.content)
-  if (toBeSigned === undefined || parts === undefined || name === undefined) return 'damaged'
+  if (toBeSigned === undefined || parts === undefined || algorithm === undefined) return 'damaged'
   if (signature?.tag !== DerTag.bitString || signature.content[0] !== 0) return 'damaged'
-  const digest = digests[objectIdentifier(name.content)]
+  const digest = signatureDigest(algorithm.content)
   if (digest === undefined) return 'signed in a way that is not known here'
   const at = parts[0]?.tag === DerTag.integer ? 2 : 1
   const issuer = parts[at]

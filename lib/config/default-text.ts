@@ -42,7 +42,8 @@ sstp:
   enabled: ${defaults.sstp.enabled}
   port: ${options.sstpPort ?? defaults.sstp.port}
   # PEM files. None: the certificate that the first run made. An RSA and an ECDSA pair may stand
-  # side by side. Key files must have mode 0600 or 0640.
+  # side by side. Key files must have mode 0600 or 0640. With one certificate alone, ocspResponse names
+  # a DER file that somebody keeps fresh: it is shown to clients in the handshake (OCSP stapling).
   certificates:${certificates(options.certificates ?? [])}
   # Hashes for the crypto binding.
   hashes: ${list(defaults.sstp.hashes)}
@@ -156,11 +157,16 @@ auth:
 eap:
   # tls, peap, ttls, mschapv2, md5, in order of preference.
   methods: []
-  # certificate: {cert: /etc/openras/eap.pem, key: /etc/openras/eap.key}
+  # certificate: {cert: /etc/openras/eap.pem, key: /etc/openras/eap.key, ocspResponse: /var/lib/ocsp/eap.der}
   # For tls: PEM files of those who issue client certificates, and what they have taken back (CRL).
   # A certificate stands for the user that it names.
   clientAuthorities: []
   revocationLists: []
+  # A folder with what OCSP responders say of client certificates: DER files, looked at again while
+  # clients come. A client is refused when it is taken back or unknown there, or when its response is past
+  # its next update; with requireOcsp also when there is none.
+  # ocspResponses: /var/lib/ocsp/clients
+  requireOcsp: ${defaults.eap.requireOcsp}
   # What ttls takes inside its tunnel: mschapv2, chap, pap.
   inner: ${list(defaults.eap.inner)}
   # How many may run TLS at a time.

@@ -99,6 +99,7 @@ export const defaults = {
     /** Absent: the first of SSTP. */
     clientAuthorities: [],
     revocationLists: [],
+    requireOcsp: false,
     /** Without EAP inside EAP-TTLS. */
     inner: ['mschapv2'],
     /** TLS conversations at a time. */

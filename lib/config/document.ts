@@ -28,6 +28,16 @@ const certificate = z
   })
   .meta({ description: 'A server certificate and its key' })
 
+const stapledCertificate = certificate
+  .extend({
+    ocspResponse: field.absolutePath
+      .optional()
+      .describe(
+        'DER file with a response of OCSP for it, shown in the handshake and read as it changes',
+      ),
+  })
+  .meta({ description: 'A server certificate and its key' })
+
 const postQuantumKey = z
   .strictObject({
     identity: z.string().min(1).max(128).describe('Its name, at both ends'),
@@ -158,7 +168,7 @@ export const documentSchema = z
       enabled: z.boolean().default(defaults.sstp.enabled),
       port: tcpPort.default(defaults.sstp.port),
       certificates: z
-        .array(certificate)
+        .array(stapledCertificate)
         .max(16)
         .default([...defaults.sstp.certificates])
         .describe(
@@ -349,7 +359,7 @@ export const documentSchema = z
         .refine(isWithoutRepeats, { error: 'expected each method once' })
         .default([...defaults.eap.methods])
         .describe('In order of preference; md5 makes no keys and suits neither SSTP nor MPPE'),
-      certificate: certificate.optional().describe('Absent: the first of sstp'),
+      certificate: stapledCertificate.optional().describe('Absent: the first of sstp'),
       clientAuthorities: z
         .array(field.absolutePath)
         .max(16)
@@ -360,6 +370,13 @@ export const documentSchema = z
         .max(64)
         .default([...defaults.eap.revocationLists])
         .describe('PEM or DER files of these authorities (CRL)'),
+      ocspResponses: field.absolutePath
+        .optional()
+        .describe('Folder with responses of OCSP for client certificates, a DER file each'),
+      requireOcsp: z
+        .boolean()
+        .default(defaults.eap.requireOcsp)
+        .describe('Refuse a client certificate of which no response speaks'),
       inner: z
         .array(z.enum(['mschapv2', 'chap', 'pap']))
         .min(1)

@@ -21,6 +21,8 @@ export type DialIn = 'permit' | 'deny' | 'policy'
 export interface CertificateFiles {
   readonly cert: string
   readonly key: string
+  /** DER; absent: nothing is stapled. */
+  readonly ocspResponse?: string
 }
 
 /** Another gateway with a preshared key. */
@@ -145,6 +147,8 @@ export interface Config {
     /** PEM files. */
     readonly clientAuthorities: readonly string[]
     readonly revocationLists: readonly string[]
+    /** Folder of OCSP responses about clients. */
+    readonly ocsp?: { readonly folder: string; readonly isRequired: boolean }
     /** In the tunnel of EAP-TTLS, strongest first. */
     readonly inner: readonly AuthMethodName[]
     readonly mostConversations: number
@@ -220,7 +224,7 @@ export function resolveConfig(document: ConfigDocument): Config {
     sstp: {
       isEnabled: sstp.enabled,
       port: sstp.port,
-      certificates: sstp.certificates,
+      certificates: sstp.certificates.map(certificateFiles),
       hashes: sstp.hashes,
       proxyProtocolFrom: sstp.proxyProtocolFrom,
     },
@@ -351,12 +355,23 @@ function resolvePpp(ppp: ConfigDocument['ppp']): Config['ppp'] {
   return multilink === undefined ? {} : { multilink }
 }
 
+function certificateFiles({
+  cert,
+  key,
+  ocspResponse,
+}: ConfigDocument['sstp']['certificates'][number]): CertificateFiles {
+  return { cert, key, ...(ocspResponse !== undefined && { ocspResponse }) }
+}
+
 function resolveEap(eap: ConfigDocument['eap']): Config['eap'] {
   return {
     methods: eap.methods,
-    ...(eap.certificate !== undefined && { certificate: eap.certificate }),
+    ...(eap.certificate !== undefined && { certificate: certificateFiles(eap.certificate) }),
     clientAuthorities: eap.clientAuthorities,
     revocationLists: eap.revocationLists,
+    ...(eap.ocspResponses !== undefined && {
+      ocsp: { folder: eap.ocspResponses, isRequired: eap.requireOcsp },
+    }),
     inner: strongestFirst.filter(method => eap.inner.includes(method)),
     mostConversations: eap.conversations,
   }
@@ -370,6 +385,17 @@ export function checkTogether(
   const { addresses, eap, ikev2, tun, users = [], state } = document
   if (eap.methods.includes('tls') && eap.clientAuthorities.length === 0) {
     report(['eap', 'clientAuthorities'], 'expected an authority, since eap.methods has tls')
+  }
+  if (eap.requireOcsp && eap.ocspResponses === undefined) {
+    report(['eap', 'ocspResponses'], 'expected a folder, since eap.requireOcsp is on')
+  }
+  const { certificates } = document.sstp
+  const stapled = certificates.findIndex(({ ocspResponse }) => ocspResponse !== undefined)
+  if (stapled >= 0 && certificates.length > 1) {
+    report(
+      ['sstp', 'certificates', stapled, 'ocspResponse'],
+      'expected one certificate alone: with two it is not known which one a client is shown',
+    )
   }
   if (ikev2.requirePostQuantumKey && ikev2.postQuantumKeys.length === 0) {
     report(['ikev2', 'postQuantumKeys'], 'expected a key, since ikev2.requirePostQuantumKey is on')

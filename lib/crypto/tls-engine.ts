@@ -6,8 +6,10 @@ import { constants } from 'node:crypto'
 import { Duplex } from 'node:stream'
 import {
   createSecureContext,
+  createServer,
   type DetailedPeerCertificate,
   type SecureContext,
+  type Server,
   TLSSocket,
 } from 'node:tls'
 import { concatBytes } from '../core/bytes.ts'
@@ -57,6 +59,8 @@ export interface TlsSettings {
   /** Whether peers may resume; the method then judges the certificate of the session anew. */
   readonly isResumable: boolean
   readonly limit: TlsLimit
+  /** A response of OCSP about our certificate, for peers that ask (RFC 6066 §8). */
+  readonly staple?: () => Uint8Array | undefined
 }
 
 /** What came of one input. */
@@ -76,6 +80,8 @@ export class TlsTerminal {
   readonly #context: SecureContext
   /** SHA-256 of a leaf to the chain that it came with. */
   readonly #chains = new Map<string, readonly Uint8Array[]>()
+  /** Node asks a server for the response of OCSP; this one has no port. */
+  readonly #stapler: Server | undefined
 
   /** Throws when OpenSSL does not take the certificate or the key. */
   constructor(settings: TlsSettings) {
@@ -88,6 +94,12 @@ export class TlsTerminal {
       sessionIdContext: settings.sessionContext,
       ...(!settings.isResumable && { secureOptions: constants.SSL_OP_NO_TICKET }),
     })
+    const { staple } = settings
+    this.#stapler = staple && createServer()
+    this.#stapler?.on('OCSPRequest', (_certificate, _issuer, done: OcspAnswer) => {
+      const response = staple?.()
+      done(null, response && Buffer.from(response))
+    })
   }
 
   /** Undefined when too many conversations run. */
@@ -99,15 +111,20 @@ export class TlsTerminal {
       asksForCertificate: clientAuthoritiesPem !== undefined,
       limit,
       chains: this.#chains,
+      ...(this.#stapler !== undefined && { stapler: this.#stapler }),
     })
   }
 }
+
+/** What `OCSPRequest` wants, which may also be nothing. */
+type OcspAnswer = (error: Error | null, response: Buffer | undefined) => void
 
 interface EngineParts {
   readonly context: SecureContext
   readonly asksForCertificate: boolean
   readonly limit: TlsLimit
   readonly chains: Map<string, readonly Uint8Array[]>
+  readonly stapler?: Server
 }
 
 export class TlsEngine {
@@ -134,6 +151,7 @@ export class TlsEngine {
     this.#socket = new TLSSocket(this.#wire, {
       isServer: true,
       secureContext: parts.context,
+      ...(parts.stapler !== undefined && { server: parts.stapler }),
       requestCert: parts.asksForCertificate,
       rejectUnauthorized: parts.asksForCertificate,
     })

@@ -5,10 +5,12 @@ import { accountRefusal, authorizationOf } from '../aaa/users/account.ts'
 import type { UserStore } from '../aaa/users/user-store.ts'
 import { loadCertificatePair } from '../certificates/certificate-pair.ts'
 import { ClientAuthorities } from '../certificates/client-authorities.ts'
+import { OcspResponses } from '../certificates/ocsp-responses.ts'
 import { principalNames } from '../certificates/principal-name.ts'
 import type { Config } from '../config.ts'
 import { systemWallClock, type WallClock } from '../core/clock.ts'
 import { assertNever, CertificateError, messageOf } from '../core/errors.ts'
+import { type Logger, silentLogger } from '../core/log.ts'
 import type { RandomSource } from '../core/random.ts'
 import { TlsLimit, TlsTerminal } from '../crypto/tls-engine.ts'
 import { Md5ServerMethod } from '../eap/md5-method.ts'
@@ -17,13 +19,14 @@ import { Mschapv2ServerMethod } from '../eap/mschapv2-method.ts'
 import { peapServerMethod } from '../eap/peap-method.ts'
 import { type CertificateJudge, tlsServerMethod } from '../eap/tls-method.ts'
 import { ttlsServerMethod } from '../eap/ttls-method.ts'
-import { ownCertificate } from './server-certificates.ts'
+import { logOcspFault, ownCertificate, stapleOf } from './server-certificates.ts'
 
 export interface EapParts {
   readonly config: Config
   readonly users: () => UserStore
   readonly random: RandomSource
   readonly wallClock?: WallClock
+  readonly log?: Logger
 }
 
 /** What proofs the authenticator must take, for EAP and otherwise. */
@@ -72,20 +75,22 @@ export function makeEapMethods(parts: EapParts): readonly EapServerMethodMaker[]
 }
 
 /** A terminal that asks for certificates and one that does not: no session fits both. */
-function makeTunnels({ config, users, wallClock = systemWallClock }: EapParts): {
+function makeTunnels(parts: EapParts): {
   readonly tls: EapServerMethodMaker | undefined
   readonly tunnel: TlsTerminal
 } {
+  const { config, users, wallClock = systemWallClock, log = silentLogger } = parts
   const { eap } = config
   const now = wallClock.now()
   const files = eap.certificate ?? config.sstp.certificates[0]
-  const { chainPem, keyPem } =
-    files === undefined ? ownCertificate(config).pair : loadCertificatePair(files, now)
+  const pair = files === undefined ? ownCertificate(config).pair : loadCertificatePair(files, now)
+  const { chainPem, keyPem } = pair
   const limit = new TlsLimit(eap.mostConversations)
-  const base = { chainPem, keyPem, limit }
+  const staple = stapleOf(pair, log)
+  const base = { chainPem, keyPem, limit, ...(staple !== undefined && { staple }) }
   try {
     const tunnel = new TlsTerminal({ ...base, sessionContext: 'eap-tunnel', isResumable: false })
-    const authorities = ClientAuthorities.load(eap.clientAuthorities, eap.revocationLists)
+    const authorities = clientAuthorities(eap, now, log)
     if (authorities.isEmpty) {
       if (!eap.methods.includes('tls')) return { tls: undefined, tunnel }
       throw new CertificateError('EAP-TLS needs eap.clientAuthorities: whom certificates come from')
@@ -104,6 +109,20 @@ function makeTunnels({ config, users, wallClock = systemWallClock }: EapParts): 
       cause: thrown,
     })
   }
+}
+
+/** Throws CertificateError. */
+function clientAuthorities(eap: Config['eap'], now: Date, log: Logger): ClientAuthorities {
+  const { ocsp } = eap
+  const onFault = logOcspFault(log)
+  return ClientAuthorities.load(
+    eap.clientAuthorities,
+    eap.revocationLists,
+    ocsp && {
+      responses: OcspResponses.load({ folder: ocsp.folder, onFault }, now),
+      isRequired: ocsp.isRequired,
+    },
+  )
 }
 
 /**

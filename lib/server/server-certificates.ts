@@ -1,20 +1,46 @@
 /** The certificates that the server shows: those of the configuration, or its own. */
 import { networkInterfaces } from 'node:os'
 import { type CertificatePair, loadCertificatePair } from '../certificates/certificate-pair.ts'
+import { OcspStaple } from '../certificates/ocsp-staple.ts'
 import { ensureOwnCertificate } from '../certificates/own-certificate.ts'
 import type { Config } from '../config.ts'
 import { systemWallClock } from '../core/clock.ts'
+import type { Logger } from '../core/log.ts'
 import type { CertificatePair as TlsPair } from '../sstp/index.ts'
 
 /** Reads them, and makes or renews the server's own when none is configured. Throws CertificateError. */
-export function loadServerCertificates(config: Config): TlsPair[] {
+export function loadServerCertificates(config: Config, log: Logger): TlsPair[] {
   const { certificates } = config.sstp
   const now = systemWallClock.now()
   const pairs =
     certificates.length === 0
       ? [ownCertificate(config).pair]
       : certificates.map(files => loadCertificatePair(files, now))
-  return pairs.map(pair => ({ cert: pair.chainPem, key: pair.keyPem }))
+  return pairs.map(pair => {
+    const staple = stapleOf(pair, log)
+    return { cert: pair.chainPem, key: pair.keyPem, ...(staple !== undefined && { staple }) }
+  })
+}
+
+/** What OCSP says of a pair, out of the file that stands beside it in the configuration. */
+export function stapleOf(
+  { files, leaf }: CertificatePair,
+  log: Logger,
+): (() => Uint8Array | undefined) | undefined {
+  const { ocspResponse: path } = files
+  if (path === undefined) return undefined
+  const staple = new OcspStaple({
+    path,
+    leaf,
+    wallClock: systemWallClock,
+    onFault: logOcspFault(log),
+  })
+  return () => staple.current()
+}
+
+/** For files of OCSP that are of no use. */
+export function logOcspFault(log: Logger): (path: string, reason: string) => void {
+  return (path, reason) => log.warn({ event: 'ocsp-file', path, reason }, 'ocsp file not used')
 }
 
 /** The same for IKEv2, which may have its own. Throws CertificateError. */

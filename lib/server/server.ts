@@ -240,7 +240,8 @@ export class Server {
 
   /** Takes over what can change under live sessions. Throws and changes nothing on a bad certificate. */
   async reload(config: Config): Promise<ReloadResult> {
-    const certificates = this.#sstp === undefined ? undefined : loadServerCertificates(config)
+    const certificates =
+      this.#sstp === undefined ? undefined : loadServerCertificates(config, this.#log)
     const ike = this.#ikev2 === undefined ? undefined : loadIkeParts(config)
     const applyL2tp = this.#l2tp?.prepare(config)
     const eapMethods = this.#makeEapMethods(config)
@@ -406,7 +407,8 @@ export class Server {
 
   /** Throws CertificateError. */
   #makeEapMethods(config: Config): readonly EapServerMethodMaker[] {
-    return makeEapMethods({ config, users: () => this.#users, random: systemRandom })
+    const users = () => this.#users
+    return makeEapMethods({ config, users, random: systemRandom, log: this.#log })
   }
 
   #setEap(methods: readonly EapServerMethodMaker[]): void {
@@ -449,7 +451,7 @@ export class Server {
     if (!sstp.isEnabled) return
     const listener = new SstpListener({
       addresses: serverAddresses(this.#config).map(host => ({ host, port: sstp.port })),
-      certificates: loadServerCertificates(this.#config),
+      certificates: loadServerCertificates(this.#config, this.#log),
       hashes: sstp.hashes,
       links: new PppCalls(this.#services),
       dataplane: this.#dataplane,

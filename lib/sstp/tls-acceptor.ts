@@ -22,6 +22,11 @@ export interface CertificatePair {
   readonly cert: string | Uint8Array
   /** PEM. */
   readonly key: Secret
+  /**
+   * A response of OCSP about it, for clients that ask (RFC 6066 §8). Only of a pair that stands
+   * alone: of several it is not known which one a client is shown.
+   */
+  readonly staple?: () => Uint8Array | undefined
 }
 
 /**
@@ -59,6 +64,7 @@ export class TlsAcceptor {
       if (handshake === undefined) socket.destroy()
       else handshake.secured(socket)
     })
+    this.#stapleFor(certificates)
     this.#server.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
       this.#take(socket)?.failed(error.code ?? 'ERR_TLS')
     })
@@ -81,6 +87,18 @@ export class TlsAcceptor {
   /** For new handshakes; connections that stand keep theirs. Throws CertificateError, changing nothing. */
   reload(certificates: readonly CertificatePair[]): void {
     this.#server.setSecureContext(contextOptions(certificates))
+    this.#stapleFor(certificates)
+  }
+
+  /** Without a listener Node asks for nothing, which makes handshakes cheaper. */
+  #stapleFor([pair, other]: readonly CertificatePair[]): void {
+    this.#server.removeAllListeners('OCSPRequest')
+    const staple = other === undefined ? pair?.staple : undefined
+    if (staple === undefined) return
+    this.#server.on('OCSPRequest', (_certificate, _issuer, done: OcspAnswer) => {
+      const response = staple()
+      done(null, response && Buffer.from(response))
+    })
   }
 
   #take(socket: Socket): Handshake | undefined {
@@ -90,6 +108,9 @@ export class TlsAcceptor {
     return handshake
   }
 }
+
+/** What `OCSPRequest` wants, which may also be nothing. */
+type OcspAnswer = (error: Error | null, response: Buffer | undefined) => void
 
 /**
  * The addresses and ports of both ends: no two live connections share them. The TLS server hands out

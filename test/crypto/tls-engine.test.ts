@@ -70,6 +70,43 @@ t.test(
   },
 )
 
+for (const version of ['TLSv1.2', 'TLSv1.3'] as const) {
+  t.test(`${version}: who asks for it is shown what OCSP says of us`, async t => {
+    const says = { response: Uint8Array.of(0x30, 3, 0x0a, 1, 6) as Uint8Array | undefined }
+    const stapling = new TlsTerminal({
+      chainPem: pki.text('server.pem'),
+      keyPem: pki.secret('server.key'),
+      sessionContext: 'staple',
+      isResumable: false,
+      limit,
+      staple: () => says.response,
+    })
+    for (const response of [says.response, undefined]) {
+      says.response = response
+      const engine = stapling.open()
+      if (engine === undefined) throw new Error('no engine')
+      const peer = new EapTlsPeer({
+        ...{ ca: client.ca, minVersion: version, maxVersion: version, requestOCSP: true },
+      })
+      let stapled: Uint8Array | null | undefined
+      peer.socket.on('OCSPResponse', der => {
+        stapled = der
+      })
+      let out = (await peer.flight()).slice(1)
+      let isOpen = false
+      for (let i = 0; i < 6 && !isOpen; i++) {
+        const flight = await engine.receive(out)
+        isOpen = flight.isOpen
+        out = (await peer.answer(Uint8Array.of(0, ...flight.records))).slice(1)
+      }
+      t.ok(isOpen)
+      t.equal(toHex(Uint8Array.from(stapled ?? [])), toHex(response ?? new Uint8Array(0)))
+      engine.destroy()
+      peer.destroy()
+    }
+  })
+}
+
 t.test('more conversations than allowed are not begun', async t => {
   const engines = [terminal.open(), terminal.open()]
   t.equal(terminal.open(), undefined)

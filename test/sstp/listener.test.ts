@@ -1,5 +1,6 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
+import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import { type Socket, connect as tcpConnect } from 'node:net'
 import {
@@ -247,6 +248,27 @@ t.test('the dialler wants the right certificate', async t => {
   t.match(named.correlationId, /^[0-9a-f-]{36}$/)
   listener.reloadCertificates([ecdsa])
   await t.rejects(dial({ proof: { type: 'chain', ca: rsa.cert } }), ConnectError)
+})
+
+t.test('a client that asks is shown what OCSP says, until a reload takes it away', async t => {
+  const says = Uint8Array.of(0x30, 3, 0x0a, 1, 6)
+  const stapled = { ...ecdsa, staple: () => says }
+  const { port, listener } = await setUp(t, { certificates: [stapled] })
+  const shown = async (options: ConnectionOptions) => {
+    const socket = tlsConnect({
+      ...{ port, host: '127.0.0.1', rejectUnauthorized: false, requestOCSP: true },
+      ...options,
+    })
+    const [response] = await once(socket, 'OCSPResponse')
+    socket.destroy()
+    return toHex(Uint8Array.from(response ?? []))
+  }
+  t.equal(await shown({ maxVersion: 'TLSv1.2' }), toHex(says))
+  t.equal(await shown({ minVersion: 'TLSv1.3' }), toHex(says))
+  listener.reloadCertificates([rsa, stapled])
+  t.equal(await shown({}), '', 'which of the two a client is shown is not known')
+  listener.reloadCertificates([{ ...ecdsa, staple: () => undefined }])
+  t.equal(await shown({}), '')
 })
 
 t.test(
