@@ -26,6 +26,12 @@ export interface Command {
 
 export const defaultConfigPath = '/etc/openras/openras.yaml'
 
+/** What to type before a command: `npm start` runs in the project's folder, where no `openras` is in the path. */
+export function programName(): string {
+  const { npm_lifecycle_event: script } = process.env
+  return script === 'start' ? 'sudo node dist/bin/openras.js' : 'openras'
+}
+
 type Options = NonNullable<ParseArgsConfig['options']>
 
 /** Options and positional arguments; throws UsageError on anything else. */

@@ -13,6 +13,7 @@ import { formatIpv6Network } from '../lib/core/ip-address.ts'
 import { randomBytes, systemRandom } from '../lib/core/random.ts'
 import { Secret } from '../lib/core/secret.ts'
 import { ownCertificate } from '../lib/server/server-certificates.ts'
+import { programName } from './command.ts'
 
 const firstUserName = 'vpn'
 /** Without letters and digits that look alike; 20 of them are 98 bits. */
@@ -52,7 +53,7 @@ export function firstRun(path: string, options: FirstRunOptions = {}): void {
       ...(isFirstUser
         ? [
             `  user           ${firstUserName}`,
-            `  password       ${password}   (shown once; "openras user set ${firstUserName} --password" changes it)`,
+            `  password       ${password}   (shown once; "${programName()} user set ${firstUserName} --password" changes it)`,
           ]
         : [`  users          those of ${config.state.directory}`]),
       '',

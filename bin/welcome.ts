@@ -1,8 +1,11 @@
 /** What a server that has started tells the person who started it. */
+import { X509Certificate } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { ownCertificateFiles } from '../lib/certificates/own-certificate.ts'
 import type { Config } from '../lib/config.ts'
 import { formatIpv4, formatIpv6Network } from '../lib/core/ip-address.ts'
 import type { ServerStatus } from '../lib/server/server.ts'
+import { programName } from './command.ts'
 
 export function welcome(config: Config, status: ServerStatus): string {
   const { dataplane, forwarding, sstp, ikev2, l2tp } = status
@@ -20,6 +23,7 @@ export function welcome(config: Config, status: ServerStatus): string {
   row('Interface', `${dataplane.tunName}, backend ${dataplane.backend} (${offloads})`)
   row('NAT', natOf(forwarding?.natInterface))
   row('Access', config.access === 'all' ? 'all networks' : 'this server only')
+  if (config.sstp.certificates.length === 0) row('Dial as', ownNames(config).join(', '))
   for (const warning of status.warnings) row('Warning', warning)
   return `${[...lines, '', ...dialling(config)].join('\n')}\n`
 }
@@ -27,6 +31,13 @@ export function welcome(config: Config, status: ServerStatus): string {
 function l2tpOf({ l2tp }: Config): string {
   const inside = 'inside IPsec, UDP ports 500 and 4500'
   return l2tp.isAllowedWithoutIpsec ? `${inside}; without IPsec on UDP port 1701` : inside
+}
+
+/** What a client may call this server, as the certificate of the first run has it. */
+function ownNames({ state }: Config): string[] {
+  const { cert } = ownCertificateFiles(state.directory)
+  const names = new X509Certificate(readFileSync(cert)).subjectAltName ?? ''
+  return [...names.matchAll(/(?:DNS|IP Address):([^,]+)/g)].map(([, name = '']) => name)
 }
 
 /** The lines that dial this server from Windows and from Linux. */
@@ -67,9 +78,10 @@ function dialling(config: Config): string[] {
       : []),
     '',
     'From Debian (apt-get install sstp-client):',
+    ...(own ? [`  # copy ${ca} there first`] : []),
     `  sudo sstpc ${own ? '--ca-cert ca.pem ' : ''}--user USER --password PASSWORD ${server} usepeerdns require-mschap-v2 noauth noipdefault defaultroute`,
     '',
-    'Who is connected: openras status. Stop with Ctrl-C.',
+    `Who is connected: ${programName()} status. Stop with Ctrl-C.`,
   ]
 }
 

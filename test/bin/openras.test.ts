@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
@@ -109,4 +110,45 @@ t.test('init makes everything once; check, user and status work with what it mad
   t.match(JSON.parse(left.stdout), [{ name: 'vpn', state: 'disabled' }])
   const said = JSON.stringify([add, listed, left, status, twice])
   t.notOk(said.includes(word), 'nothing repeats a password')
+})
+
+t.test('serve says how to dial in, and ends with the signal TERM', async t => {
+  const directory = mkdtempSync(join(tmpdir(), 'ras-'))
+  t.teardown(() => rmSync(directory, { recursive: true }))
+  const path = join(directory, 'openras.yaml')
+  const taken = createServer()
+  await new Promise<void>(resolve => {
+    taken.listen(0, '127.0.0.1', resolve)
+  })
+  const address = taken.address()
+  const port = address !== null && typeof address === 'object' ? address.port : 0
+  const text = `
+server: {name: vpn.example.net, listen: [127.0.0.1]}
+tun: {backend: memory}
+sstp: {port: ${port}}
+ikev2: {enabled: false}
+addresses: {ipv4: [10.87.0.0/24]}
+state: {directory: ${join(directory, 'state')}, controlSocket: ${join(directory, 'sock')}}
+`
+  writeFileSync(path, text, { mode: 0o600 })
+  const refused = await openras(['serve', '--config', path])
+  taken.close()
+  if (process.getuid?.() !== 0) {
+    t.match(refused, { code: 1, stderr: /run this as root, or give the process CAP_/ })
+    return
+  }
+  t.match(refused, { code: 1, stderr: new RegExp(`openras: .*${port}.*`) })
+
+  const child = spawn(process.execPath, [script, 'serve', '--config', path])
+  t.teardown(() => child.kill('SIGKILL'))
+  const ended = new Promise(resolve => child.once('close', resolve))
+  let stdout = ''
+  for await (const chunk of child.stdout) {
+    stdout += chunk
+    if (stdout.includes('Stop with Ctrl-C')) child.kill('SIGTERM')
+  }
+  t.equal(await ended, 0)
+  t.match(stdout, /Dial as +vpn\.example\.net/, 'the names of the certificate')
+  t.match(stdout, new RegExp(`sstpc --ca-cert ca.pem --user USER .* vpn.example.net:${port} `))
+  t.match(stdout, /Who is connected: openras status/)
 })
