@@ -163,12 +163,7 @@ function routeStep(): Step {
 function segmentStep(gsoType: number): Step {
   const memory = new PacketMemory({ sizeBytes: 1 << 20 })
   const segmenter = new Segmenter(memory)
-  const outlet = new Outlet(
-    new NullSink(memory),
-    new Tally(new Tally()),
-    memory,
-    new DirtyOutlets(),
-  )
+  const outlet = new Outlet(new NullSink(memory), new Tally(), memory, new DirtyOutlets())
   const isUdp = gsoType === Gso.udp
   const segmentBytes = isUdp ? 1372 : 1360
   const count = 46

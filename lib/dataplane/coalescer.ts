@@ -5,6 +5,7 @@
  */
 import { fold16, swap16 } from './checksum.ts'
 import type { DeviceOffloads } from './device.ts'
+import { Flow } from './flow.ts'
 import { Frame, Gso, maxFrameBytes, maxPieces } from './frame.ts'
 import { ipVersion, pseudoHeaderSum } from './ip-packet.ts'
 import type { PacketMemory } from './pinned-memory.ts'
@@ -18,11 +19,8 @@ import {
   IPV4_MORE_FRAGMENTS,
   IPV4_PROTOCOL_AT,
   IPV4_SOURCE_AT,
-  IPV4_TOS_AT,
   IPV4_TOTAL_LENGTH_AT,
-  IPV4_TTL_AT,
   IPV6_HEADER_BYTES,
-  IPV6_HOP_LIMIT_AT,
   IPV6_NEXT_HEADER_AT,
   IPV6_PAYLOAD_LENGTH_AT,
   IPV6_SOURCE_AT,
@@ -42,7 +40,7 @@ import {
   UDP_LENGTH_AT,
 } from './wire/headers.ts'
 
-/** Flows that are collected at once; a linear search through so few is quicker than a hash table. */
+/** Flows that are collected at once. */
 const MAX_FLOWS = 16
 /** UDP_MAX_SEGMENTS of older kernels. */
 const MAX_DATAGRAMS = 64
@@ -67,19 +65,12 @@ export class Coalescer {
   readonly #joinsUdp: boolean
   readonly #single = new Frame()
 
-  // One row per flow; rows 0 .. #flowCount - 1 are in use, in no order.
+  /** The first `#flowCount` of them are open, in no order. */
+  readonly #flows: Flow[] = Array.from({ length: MAX_FLOWS }, () => new Flow())
   #flowCount = 0
-  readonly #frames: readonly Frame[] = Array.from({ length: MAX_FLOWS }, () => new Frame())
-  readonly #hash = new Int32Array(MAX_FLOWS)
-  readonly #headAt = new Int32Array(MAX_FLOWS)
-  readonly #transport = new Int32Array(MAX_FLOWS)
-  readonly #protocol = new Int32Array(MAX_FLOWS)
-  readonly #headerBytes = new Int32Array(MAX_FLOWS)
-  readonly #segmentBytes = new Int32Array(MAX_FLOWS)
-  readonly #nextSequence = new Uint32Array(MAX_FLOWS)
-  /** Where the packet before went; it may be out of use. */
-  #lastRow = 0
-  /** The row that gives way when the table is full. */
+  /** That of the packet before; it may be closed. Neighbours mostly belong together. */
+  #last: Flow = this.#flows[0] ?? new Flow()
+  /** The one that gives way when the table is full. */
   #victim = 0
 
   constructor(memory: PacketMemory, offloads: DeviceOffloads, writer: FrameWriter, tally: Tally) {
@@ -133,14 +124,14 @@ export class Coalescer {
 
   /** Writes everything that is being joined. */
   flush(): void {
-    for (let row = 0; row < this.#flowCount; row++) this.#writeFlow(row)
+    const count = this.#flowCount
     this.#flowCount = 0
     this.#victim = 0
+    for (let i = 0; i < count; i++) this.#write(this.#flows[i] as Flow)
   }
 
   #addTcp(at: number, lengthBytes: number, ipBytes: number): void {
-    const memory = this.#memory
-    const { bytes, view } = memory
+    const { bytes, view } = this.#memory
     const tcpAt = at + ipBytes
     const tcpBytes = ((bytes[tcpAt + TCP_DATA_OFFSET_AT] ?? 0) >>> 4) * 4
     const headerBytes = ipBytes + tcpBytes
@@ -152,7 +143,7 @@ export class Coalescer {
       this.#writeSingle(at, lengthBytes)
       return
     }
-    const row = this.#find(at, ipBytes, Protocol.tcp)
+    const flow = this.#find(at, ipBytes, Protocol.tcp)
     const payloadBytes = lengthBytes - headerBytes
     const flags = bytes[tcpAt + TCP_FLAGS_AT] ?? 0
     const isJoinable =
@@ -161,38 +152,41 @@ export class Coalescer {
       (flags & TCP_ACK) !== 0 &&
       this.#isIntact(at, lengthBytes, ipBytes, Protocol.tcp)
 
-    if (row >= 0) {
-      if (isJoinable && this.#continuesTcp(row, at, headerBytes, ipBytes, payloadBytes)) {
-        const headTcpAt = (this.#headAt[row] ?? 0) + ipBytes
-        this.#frame(row).append(at + headerBytes, payloadBytes)
-        this.#nextSequence[row] = (this.#nextSequence[row] ?? 0) + payloadBytes
+    if (flow !== undefined) {
+      if (isJoinable && this.#continuesTcp(flow, at, headerBytes, payloadBytes)) {
+        const headTcpAt = flow.headAt + ipBytes
+        flow.frame.append(at + headerBytes, payloadBytes)
+        flow.nextSequence = (flow.nextSequence + payloadBytes) | 0
         // The newest word on the window is the one that counts.
         view.setUint16(headTcpAt + TCP_WINDOW_AT, view.getUint16(tcpAt + TCP_WINDOW_AT))
-        bytes[headTcpAt + TCP_FLAGS_AT] = (bytes[headTcpAt + TCP_FLAGS_AT] ?? 0) | flags
-        if (payloadBytes < (this.#segmentBytes[row] ?? 0) || (flags & TCP_PSH) !== 0) {
-          this.#end(row)
+        if ((flags & TCP_PSH) !== 0) {
+          bytes[headTcpAt + TCP_FLAGS_AT] = (bytes[headTcpAt + TCP_FLAGS_AT] ?? 0) | TCP_PSH
+          this.#end(flow)
+        } else if (payloadBytes < flow.segmentBytes) {
+          this.#end(flow)
         }
         return
       }
-      this.#end(row)
+      this.#end(flow)
     }
     if (!isJoinable || (flags & TCP_PSH) !== 0) {
       this.#writeSingle(at, lengthBytes)
       return
     }
     const fresh = this.#begin(at, lengthBytes, ipBytes, headerBytes, Protocol.tcp)
-    this.#nextSequence[fresh] = view.getUint32(tcpAt + TCP_SEQUENCE_AT) + payloadBytes
+    fresh.nextSequence = (view.getInt32(tcpAt + TCP_SEQUENCE_AT) + payloadBytes) | 0
   }
 
   #addUdp(at: number, lengthBytes: number, ipBytes: number): void {
-    const { view } = this.#memory
+    const memory = this.#memory
+    const { view } = memory
     const udpAt = at + ipBytes
     const headerBytes = ipBytes + UDP_HEADER_BYTES
     if (headerBytes > lengthBytes) {
       this.#writeSingle(at, lengthBytes)
       return
     }
-    const row = this.#find(at, ipBytes, Protocol.udp)
+    const flow = this.#find(at, ipBytes, Protocol.udp)
     const payloadBytes = lengthBytes - headerBytes
     const isJoinable =
       payloadBytes > 0 &&
@@ -200,20 +194,20 @@ export class Coalescer {
       view.getUint16(udpAt + UDP_CHECKSUM_AT) !== 0 &&
       this.#isIntact(at, lengthBytes, ipBytes, Protocol.udp)
 
-    if (row >= 0) {
-      const frame = this.#frame(row)
+    if (flow !== undefined) {
+      const { frame, segmentBytes } = flow
       if (
         isJoinable &&
         frame.pieceCount < MAX_DATAGRAMS &&
-        payloadBytes <= (this.#segmentBytes[row] ?? 0) &&
+        payloadBytes <= segmentBytes &&
         frame.lengthBytes + payloadBytes <= maxFrameBytes &&
-        this.#hasSameIpHeader(this.#headAt[row] ?? 0, at, ipBytes)
+        flow.hasIpHeaderOf(memory, at)
       ) {
         frame.append(at + headerBytes, payloadBytes)
-        if (payloadBytes < (this.#segmentBytes[row] ?? 0)) this.#end(row)
+        if (payloadBytes < segmentBytes) this.#end(flow)
         return
       }
-      this.#end(row)
+      this.#end(flow)
     }
     if (isJoinable) this.#begin(at, lengthBytes, ipBytes, headerBytes, Protocol.udp)
     else this.#writeSingle(at, lengthBytes)
@@ -241,99 +235,48 @@ export class Coalescer {
     return memory.checksum(at + ipBytes, transportBytes, addresses + seed) === goodSum
   }
 
-  #continuesTcp(
-    row: number,
-    at: number,
-    headerBytes: number,
-    ipBytes: number,
-    payloadBytes: number,
-  ): boolean {
-    const { bytes, view } = this.#memory
-    const frame = this.#frame(row)
-    const head = this.#headAt[row] ?? 0
+  #continuesTcp(flow: Flow, at: number, headerBytes: number, payloadBytes: number): boolean {
+    const memory = this.#memory
+    const { view } = memory
+    const { frame, headAt, ipBytes } = flow
     const tcpAt = at + ipBytes
-    const headTcpAt = head + ipBytes
+    const headTcpAt = headAt + ipBytes
     if (
-      headerBytes !== this.#headerBytes[row] ||
-      view.getUint32(tcpAt + TCP_SEQUENCE_AT) !== this.#nextSequence[row] ||
-      view.getUint32(tcpAt + TCP_ACKNOWLEDGMENT_AT) !==
-        view.getUint32(headTcpAt + TCP_ACKNOWLEDGMENT_AT) ||
-      payloadBytes > (this.#segmentBytes[row] ?? 0) ||
+      headerBytes !== flow.headerBytes ||
+      view.getInt32(tcpAt + TCP_SEQUENCE_AT) !== flow.nextSequence ||
+      view.getInt32(tcpAt + TCP_ACKNOWLEDGMENT_AT) !==
+        view.getInt32(headTcpAt + TCP_ACKNOWLEDGMENT_AT) ||
+      payloadBytes > flow.segmentBytes ||
       frame.pieceCount >= maxPieces ||
       frame.lengthBytes + payloadBytes > maxFrameBytes ||
-      bytes[tcpAt + TCP_DATA_OFFSET_AT] !== bytes[headTcpAt + TCP_DATA_OFFSET_AT] ||
-      (((bytes[tcpAt + TCP_FLAGS_AT] ?? 0) ^ (bytes[headTcpAt + TCP_FLAGS_AT] ?? 0)) & ~TCP_PSH) !==
+      // Offset, reserved bits and flags; the head has no PSH, or it would not be open.
+      ((view.getUint16(tcpAt + TCP_DATA_OFFSET_AT) ^
+        view.getUint16(headTcpAt + TCP_DATA_OFFSET_AT)) &
+        ~TCP_PSH) !==
         0 ||
-      !this.#hasSameIpHeader(head, at, ipBytes)
+      !flow.hasIpHeaderOf(memory, at)
     ) {
       return false
     }
     for (let i = ipBytes + TCP_HEADER_BYTES; i < headerBytes; i += 4) {
-      if (view.getUint32(at + i) !== view.getUint32(head + i)) return false
+      if (view.getInt32(at + i) !== view.getInt32(headAt + i)) return false
     }
     return true
   }
 
-  /** What must be equal beside the addresses: service, fragment flags, TTL; flow label, hop limit. */
-  #hasSameIpHeader(a: number, b: number, ipBytes: number): boolean {
-    const { bytes, view } = this.#memory
-    if (ipBytes === IPV4_HEADER_BYTES) {
-      return (
-        bytes[a + IPV4_TOS_AT] === bytes[b + IPV4_TOS_AT] &&
-        bytes[a + IPV4_TTL_AT] === bytes[b + IPV4_TTL_AT] &&
-        view.getUint16(a + IPV4_FRAGMENT_AT) === view.getUint16(b + IPV4_FRAGMENT_AT)
-      )
-    }
-    return (
-      view.getUint32(a) === view.getUint32(b) &&
-      bytes[a + IPV6_HOP_LIMIT_AT] === bytes[b + IPV6_HOP_LIMIT_AT]
-    )
-  }
-
-  #hashOf(at: number, ipBytes: number, protocol: number): number {
-    const { view } = this.#memory
-    let hash = protocol ^ view.getInt32(at + ipBytes)
-    const first = at + (ipBytes === IPV4_HEADER_BYTES ? IPV4_SOURCE_AT : IPV6_SOURCE_AT)
-    for (let i = first; i < at + ipBytes; i += 4) {
-      hash = Math.imul(hash, 0x9e3779b1) ^ view.getInt32(i)
-    }
-    return hash
-  }
-
-  /** Its row, or -1. Neighbours mostly belong together. */
-  #find(at: number, ipBytes: number, protocol: number): number {
-    const last = this.#lastRow
-    if (last < this.#flowCount && this.#isFlow(last, at, ipBytes, protocol)) return last
-    const hash = this.#hashOf(at, ipBytes, protocol)
-    for (let row = 0; row < this.#flowCount; row++) {
-      if (this.#hash[row] === hash && this.#isFlow(row, at, ipBytes, protocol)) {
-        this.#lastRow = row
-        return row
+  /** The open flow that a packet belongs to. A linear search through so few is quicker than a hash. */
+  #find(at: number, ipBytes: number, protocol: number): Flow | undefined {
+    const memory = this.#memory
+    const last = this.#last
+    if (last.isOpen && last.owns(memory, at, ipBytes, protocol)) return last
+    for (let i = 0; i < this.#flowCount; i++) {
+      const flow = this.#flows[i] as Flow
+      if (flow.owns(memory, at, ipBytes, protocol)) {
+        this.#last = flow
+        return flow
       }
     }
-    return -1
-  }
-
-  /** Addresses and ports are equal; they stand one behind the other in both families. */
-  #isFlow(row: number, at: number, ipBytes: number, protocol: number): boolean {
-    if (this.#transport[row] !== ipBytes || this.#protocol[row] !== protocol) return false
-    const { view } = this.#memory
-    const head = this.#headAt[row] ?? 0
-    if (ipBytes === IPV4_HEADER_BYTES) {
-      return (
-        view.getInt32(head + IPV4_HEADER_BYTES) === view.getInt32(at + IPV4_HEADER_BYTES) &&
-        view.getInt32(head + IPV4_SOURCE_AT) === view.getInt32(at + IPV4_SOURCE_AT) &&
-        view.getInt32(head + IPV4_DESTINATION_AT) === view.getInt32(at + IPV4_DESTINATION_AT)
-      )
-    }
-    for (let i = IPV6_SOURCE_AT; i < ipBytes + 4; i += 4) {
-      if (view.getInt32(head + i) !== view.getInt32(at + i)) return false
-    }
-    return true
-  }
-
-  #frame(row: number): Frame {
-    return this.#frames[row] ?? this.#single
+    return undefined
   }
 
   #begin(
@@ -342,58 +285,45 @@ export class Coalescer {
     ipBytes: number,
     headerBytes: number,
     protocol: number,
-  ): number {
-    let row = this.#flowCount
-    if (row === MAX_FLOWS) {
-      row = this.#victim
+  ): Flow {
+    let index = this.#flowCount
+    if (index === MAX_FLOWS) {
+      index = this.#victim
       this.#victim = (this.#victim + 1) % MAX_FLOWS
-      this.#writeFlow(row)
+      this.#write(this.#flows[index] as Flow)
     } else {
       this.#flowCount++
     }
-    this.#frame(row).setPacket(at, lengthBytes)
-    this.#hash[row] = this.#hashOf(at, ipBytes, protocol)
-    this.#lastRow = row
-    this.#headAt[row] = at
-    this.#transport[row] = ipBytes
-    this.#protocol[row] = protocol
-    this.#headerBytes[row] = headerBytes
-    this.#segmentBytes[row] = lengthBytes - headerBytes
-    return row
+    const flow = this.#flows[index] as Flow
+    flow.begin(at, lengthBytes, ipBytes, headerBytes, protocol)
+    this.#last = flow
+    return flow
   }
 
-  /** Writes a flow and takes its row out of the table. */
-  #end(row: number): void {
-    this.#writeFlow(row)
-    this.#flowCount--
-    const last = this.#flowCount
-    if (row === last) return
-    this.#frame(row).takeFrom(this.#frame(last))
-    this.#hash[row] = this.#hash[last] ?? 0
-    this.#headAt[row] = this.#headAt[last] ?? 0
-    this.#transport[row] = this.#transport[last] ?? 0
-    this.#protocol[row] = this.#protocol[last] ?? 0
-    this.#headerBytes[row] = this.#headerBytes[last] ?? 0
-    this.#segmentBytes[row] = this.#segmentBytes[last] ?? 0
-    this.#nextSequence[row] = this.#nextSequence[last] ?? 0
+  /** Writes a flow and takes it out of the table. */
+  #end(flow: Flow): void {
+    const index = this.#flows.indexOf(flow)
+    const lastIndex = --this.#flowCount
+    this.#flows[index] = this.#flows[lastIndex] as Flow
+    this.#flows[lastIndex] = flow
+    this.#write(flow)
   }
 
-  #writeFlow(row: number): void {
-    const frame = this.#frame(row)
+  #write(flow: Flow): void {
+    flow.isOpen = false
+    const { frame } = flow
     if (frame.pieceCount > 1) {
       this.#tally.count(coalescedPackets, frame.pieceCount - 1)
-      this.#describe(row, frame)
+      this.#describe(flow)
     }
     this.#writer.writeFrame(frame)
   }
 
   /** Makes the headers of the first packet those of the super-packet. */
-  #describe(row: number, frame: Frame): void {
+  #describe(flow: Flow): void {
     const memory = this.#memory
     const { view } = memory
-    const at = this.#headAt[row] ?? 0
-    const ipBytes = this.#transport[row] ?? 0
-    const protocol = this.#protocol[row] ?? 0
+    const { frame, headAt: at, ipBytes, protocol } = flow
     const isIpv4 = ipBytes === IPV4_HEADER_BYTES
     const transportBytes = frame.lengthBytes - ipBytes
     if (isIpv4) {
@@ -411,8 +341,8 @@ export class Coalescer {
     view.setUint16(at + ipBytes + checksumOffset, sum, true)
 
     frame.gsoType = isTcp ? (isIpv4 ? Gso.tcp4 : Gso.tcp6) : Gso.udp
-    frame.segmentBytes = this.#segmentBytes[row] ?? 0
-    frame.headerBytes = this.#headerBytes[row] ?? 0
+    frame.segmentBytes = flow.segmentBytes
+    frame.headerBytes = flow.headerBytes
     frame.needsChecksum = true
     frame.checksumStart = ipBytes
     frame.checksumOffset = checksumOffset

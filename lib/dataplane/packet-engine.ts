@@ -56,6 +56,7 @@ export class PacketEngine implements Dataplane, FrameWriter {
   readonly mtuBytes: number
   readonly maxIntakeBytes: number
   readonly #options: EngineOptions
+  /** What is no port's, and what ports that are gone have counted. */
   readonly #tally = new Tally()
   readonly #routes = new RouteTable<SessionPort>()
   readonly #ports = new Set<SessionPort>()
@@ -126,22 +127,26 @@ export class PacketEngine implements Dataplane, FrameWriter {
   }
 
   attach(options: PortOptions): Port {
-    const tally = new Tally(this.#tally)
+    const tally = new Tally()
     const port = new SessionPort(
       {
         label: options.label,
         isUplink: options.isUplink ?? false,
         outlet: new Outlet(options.sink, tally, this.memory, this.#dirty),
         tally,
+        strayTally: this.#tally,
         memory: this.memory,
         routes: this.#routes,
         path: this.#sessionPath,
         onLinkPacket: bytes => options.onLinkPacket(bytes),
-        nowMs: () => this.#options.clock.nowMs(),
+        nowMs: () => this.#nowMs(),
         onWork: () => this.#beginBurst(),
-        onDetach: detached => this.#ports.delete(detached),
+        onDetach: detached => {
+          this.#ports.delete(detached)
+          this.#tally.add(tally)
+        },
       },
-      this.#options.clock.nowMs(),
+      this.#nowMs(),
     )
     this.#ports.add(port)
     return port
@@ -166,12 +171,15 @@ export class PacketEngine implements Dataplane, FrameWriter {
   }
 
   status(): DataplaneStatus {
+    const sum = new Tally()
+    sum.add(this.#tally)
+    for (const { tally } of this.#ports) sum.add(tally)
     return {
       backend: this.#baseDevice.backend,
       offloads: offloadNames(this.#baseDevice.offloads),
       tunName: this.#baseDevice.name,
       mtuBytes: this.mtuBytes,
-      counters: this.#tally.toJSON(),
+      counters: sum.toJSON(),
     }
   }
 
@@ -216,9 +224,8 @@ export class PacketEngine implements Dataplane, FrameWriter {
 
   /** One wake-up of the device: reads what there is, within bounds, and sends it. */
   #readBurst(): void {
-    const { clock } = this.#options
     const frame = this.#readFrame
-    const startedMs = clock.nowMs()
+    const startedMs = this.#nowMs()
     this.#tally.count(bursts, 1)
     let bytes = 0
     for (let frames = 1; this.#isRunning && this.#device.read(frame); frames++) {
@@ -227,7 +234,7 @@ export class PacketEngine implements Dataplane, FrameWriter {
       this.#tally.count(tunReadBytes, frame.lengthBytes)
       this.#hostPath.receive(frame, startedMs)
       const isLate =
-        (frames & (CLOCK_EVERY_FRAMES - 1)) === 0 && clock.nowMs() - startedMs >= BURST_MS
+        (frames & (CLOCK_EVERY_FRAMES - 1)) === 0 && this.#nowMs() - startedMs >= BURST_MS
       if (frames === BURST_FRAMES || bytes >= BURST_BYTES || isLate) {
         this.#tally.count(burstsCutShort, 1)
         break
@@ -236,10 +243,15 @@ export class PacketEngine implements Dataplane, FrameWriter {
     this.#dirty.flush()
   }
 
+  /** In whole ms: such numbers travel from packet to packet without memory of their own. */
+  #nowMs(): number {
+    return Math.floor(this.#options.clock.nowMs())
+  }
+
   #beginBurst(): number {
     if (!this.#isBurst) {
       this.#isBurst = true
-      this.#burstMs = this.#options.clock.nowMs()
+      this.#burstMs = this.#nowMs()
       if (!this.#isFlushScheduled) {
         this.#isFlushScheduled = true
         setImmediate(this.#onTurnEnd)

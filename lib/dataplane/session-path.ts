@@ -53,7 +53,6 @@ const dropTooBig = Count['drop-too-big']
 const dropTtlExpired = Count['drop-ttl-expired']
 const dropForbidden = Count['drop-client-to-client-forbidden']
 const dropHairpin = Count['drop-hairpin']
-const dropDetached = Count['drop-detached']
 
 export interface SessionPathParts {
   readonly memory: PacketMemory
@@ -87,13 +86,13 @@ export class SessionPath {
 
   /** The packet at `at` came from `port`; padding behind it is ignored. */
   receive(port: SessionPort, at: number, lengthBytes: number): void {
+    if (!port.isAttached) {
+      port.dropDetached()
+      return
+    }
     const { tally } = port
     tally.count(receivedPackets, 1)
     tally.count(receivedBytes, lengthBytes)
-    if (!port.isAttached) {
-      tally.drop(dropDetached, 1)
-      return
-    }
     const nowMs = this.#parts.burstMs()
     const version = lengthBytes < IPV4_HEADER_BYTES ? 0 : ipVersion(this.#memory.bytes, at)
     if (version === 4) this.#receive4(port, at, lengthBytes, nowMs)

@@ -18,6 +18,8 @@ export interface SessionPortParts {
   readonly isUplink: boolean
   readonly outlet: Outlet
   readonly tally: Tally
+  /** For what comes after the port was detached. */
+  readonly strayTally: Tally
   readonly memory: PacketMemory
   readonly routes: RouteTable<SessionPort>
   readonly path: SessionPath
@@ -96,7 +98,7 @@ export class SessionPort implements Port {
   transmit(packet: Uint8Array): void {
     const { outlet, memory } = this.#parts
     if (!this.isAttached) {
-      this.tally.drop(dropDetached, 1)
+      this.dropDetached()
       return
     }
     if (packet.length > outlet.mtuBytes) {
@@ -117,6 +119,11 @@ export class SessionPort implements Port {
   handLinkPacket(at: number, lengthBytes: number): void {
     // Control traffic: the one place where a packet becomes an object of its own.
     this.#parts.onLinkPacket(this.#parts.memory.bytes.subarray(at, at + lengthBytes))
+  }
+
+  /** Counts a packet that came too late. */
+  dropDetached(): void {
+    this.#parts.strayTally.drop(dropDetached, 1)
   }
 
   detach(): void {

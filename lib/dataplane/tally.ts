@@ -1,6 +1,6 @@
 /**
- * Everything that the dataplane counts, by number: a port has a tally, whose counts also add to the
- * dataplane's. Each `drop-…` names the one reason why a packet went no further.
+ * Everything that the dataplane counts, by number: each port has a tally, and the dataplane one for
+ * what is no port's and for ports that are gone; status adds them up. Each `drop-…` names the one reason why a packet went no further.
  */
 
 const counterNames = [
@@ -68,16 +68,14 @@ const droppedPackets = Count['dropped-packets']
 
 export class Tally {
   readonly #counts = new Float64Array(counterNames.length)
-  readonly #total: Tally | undefined
-
-  /** `total` counts along. */
-  constructor(total?: Tally) {
-    this.#total = total
-  }
 
   count(counter: number, by: number): void {
     this.#counts[counter] = (this.#counts[counter] ?? 0) + by
-    if (this.#total !== undefined) this.#total.count(counter, by)
+  }
+
+  /** Adds all that `other` has counted so far. */
+  add(other: Tally): void {
+    for (let i = 0; i < counterNames.length; i++) this.count(i, other.get(i))
   }
 
   /** Counts `packets` dropped for `reason`, one of the `drop-…` counters. */
