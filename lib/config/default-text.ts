@@ -266,6 +266,10 @@ addresses:
   # dhcp: {servers: [192.0.2.67], relay: 192.0.2.1, inform: answer}
   # Whether clients may ask for an address of their own choice out of the ranges.
   requestable: ${defaults.addresses.requestable}
+  # Addresses in a network of one of our own interfaces are asked for there by ARP, for 0.3 s, before a
+  # client gets them; one that somebody has is set aside for ten minutes. Where Linux answers for clients
+  # (net.ipv4.conf.INTERFACE.proxy_arp), the network is told that the address is here now.
+  conflictProbe: ${defaults.addresses.conflictProbe}
 
 # How far clients reach: all, or serveronly.
 access: ${defaults.access}

@@ -120,6 +120,8 @@ export const defaults = {
     routes: [],
     /** Whether a client may ask for an address of its own choice out of the ranges. */
     requestable: false,
+    /** Where hosts can have them too, they are asked first. */
+    conflictProbe: true,
   },
   /** Length of the prefixes that are delegated to clients: what a site needs (RFC 6177 §2). */
   delegatedBits: 56,

@@ -442,6 +442,10 @@ export const documentSchema = z
         .boolean()
         .default(defaults.addresses.requestable)
         .describe('Whether clients may ask for an address of their own choice'),
+      conflictProbe: z
+        .boolean()
+        .default(defaults.addresses.conflictProbe)
+        .describe('Ask the hosts of a network of ours by ARP before one of its addresses is given'),
     }),
     access: z
       .enum(['all', 'serveronly'])

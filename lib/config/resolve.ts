@@ -187,6 +187,8 @@ export interface Config {
       readonly relaysInform: boolean
     }
     readonly isRequestable: boolean
+    /** Whether hosts beside us are asked for an address before it is given. */
+    readonly isProbed: boolean
   }
   readonly access: 'all' | 'serveronly'
   readonly nat: {
@@ -314,6 +316,7 @@ export function resolveConfig(document: ConfigDocument): Config {
       routes: addresses.routes,
       ...(addresses.dhcp !== undefined && { dhcp: resolveDhcp(addresses.dhcp) }),
       isRequestable: addresses.requestable,
+      isProbed: addresses.conflictProbe,
     },
     access: document.access,
     nat: {

@@ -1,4 +1,5 @@
 /** What other rooms use of the dataplane. */
+export { ArpSocket, type ArpSocketEvents } from './arp-socket.ts'
 export type {
   BackendName,
   Dataplane,
@@ -10,6 +11,7 @@ export type {
   RateLimits,
   SlotPool,
 } from './dataplane.ts'
+export { loadKernel } from './kernel.ts'
 export {
   createMemoryDataplane,
   type DataplaneOptions,

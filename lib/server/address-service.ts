@@ -15,9 +15,15 @@ import { formatIpv4 } from '../core/ip-address.ts'
 import type { Logger } from '../core/log.ts'
 import type { RandomSource } from '../core/random.ts'
 import type { TimerWheel, WheelEntry } from '../core/timers.ts'
+import { Neighbours } from './neighbours.ts'
 
 /** History is written this long after a session came or went, ms. */
 const historyDelayMs = 5000
+/** How long nobody gets an address that a host beside us has, ms; how many are set aside at a time. */
+const setAsideMs = 600_000
+const mostSetAside = 256
+/** How many addresses one call may find taken. */
+const mostConflicts = 4
 /** Leases of others are to be given back: they are written sooner. */
 const journalDelayMs = 500
 
@@ -29,6 +35,8 @@ export interface AddressServices {
   readonly fixedAddresses: () => ReadonlySet<number>
   /** The session that has this address must end. */
   readonly onLost: (address: number) => void
+  /** Absent: found out. */
+  readonly neighbours?: Neighbours
 }
 
 export interface DhcpStatus {
@@ -53,6 +61,9 @@ export class AddressService implements Ipv4Leases, WheelEntry {
   readonly #services: AddressServices
   readonly #log: Logger
   readonly #pools: Ipv4Pools
+  /** Absent: nobody is asked. */
+  readonly #neighbours: Neighbours | undefined
+  #setAside = 0
   #dhcp: Dhcp | undefined
   #informRelay: InformRelay | undefined
 
@@ -69,6 +80,10 @@ export class AddressService implements Ipv4Leases, WheelEntry {
       reserved: services.fixedAddresses,
       isRequestable: addresses.isRequestable,
     })
+    if (addresses.isProbed) {
+      const { clock, wheel } = services
+      this.#neighbours = services.neighbours ?? new Neighbours({ clock, wheel, log })
+    }
     this.ipv6Pool = addresses.ipv6 && new Ipv6Pool(addresses.ipv6)
     const { delegated } = addresses
     this.delegationPool = delegated && new Ipv6Pool(delegated.prefix, delegated.prefixLength)
@@ -117,11 +132,22 @@ export class AddressService implements Ipv4Leases, WheelEntry {
   }
 
   lease(request: NamedLeaseRequest): Ipv4Lease | Promise<Ipv4Lease> {
-    return (this.#dhcp?.leases ?? this.#pools).lease(request)
+    // A DHCP server asks by itself before it offers an address (RFC 2131 §3.1).
+    if (this.#dhcp !== undefined) return this.#dhcp.leases.lease(request)
+    const lease = this.#pools.lease(request)
+    if (lease.type !== 'leased') return lease
+    const owner = this.#neighbours?.ownerOf(lease.address)
+    return owner === undefined ? lease : this.#leaseUnowned(request, lease.address, owner)
   }
 
   release(address: number): boolean {
     return (this.#dhcp?.leases ?? this.#pools).release(address)
+  }
+
+  /** Of conflicts with the hosts beside us, by name; undefined when there was nobody to ask. */
+  conflicts(): Record<string, number> | undefined {
+    const counters = this.#neighbours?.counters() ?? {}
+    return Object.keys(counters).length === 0 ? undefined : counters
   }
 
   /** A session came or went. */
@@ -156,6 +182,7 @@ export class AddressService implements Ipv4Leases, WheelEntry {
   /** Gives back what is left, and writes what is to be known at the next start. */
   async stop(): Promise<void> {
     this.#services.wheel.cancel(this)
+    this.#neighbours?.close()
     this.onDeadline()
     const dhcp = this.#dhcp
     if (dhcp === undefined) return
@@ -163,6 +190,45 @@ export class AddressService implements Ipv4Leases, WheelEntry {
     this.#services.wheel.cancel(dhcp.journalWriter)
     this.#writeJournal()
     await dhcp.socket.close()
+  }
+
+  /** Passes over addresses that somebody beside us has. */
+  async #leaseUnowned(
+    request: NamedLeaseRequest,
+    first: number,
+    asked: Promise<string | undefined>,
+  ): Promise<Ipv4Lease> {
+    let address = first
+    let owner = await asked
+    for (let conflicts = 1; owner !== undefined; conflicts++) {
+      this.#log.warn(
+        { event: 'address-conflict', address: formatIpv4(address), owner },
+        'address is in use beside us',
+      )
+      this.#putAside(address)
+      if (conflicts === mostConflicts) return { type: 'refused', reason: 'exhausted' }
+      const lease = this.#pools.lease(request)
+      if (lease.type !== 'leased') return lease
+      address = lease.address
+      owner = await this.#neighbours?.ownerOf(address)
+    }
+    this.#neighbours?.announce(address)
+    return { type: 'leased', address }
+  }
+
+  /** Leased to nobody, for a time. */
+  #putAside(address: number): void {
+    if (this.#setAside >= mostSetAside) {
+      this.#pools.release(address)
+      return
+    }
+    this.#setAside++
+    const { wheel, clock } = this.#services
+    const giveBack = () => {
+      this.#setAside--
+      this.#pools.release(address)
+    }
+    wheel.schedule({ onDeadline: giveBack }, clock.nowMs() + setAsideMs)
   }
 
   /** What is routed to the tunnels; a server that gives others is set up for somebody else. */

@@ -56,6 +56,8 @@ export interface ServerStatus {
   readonly ikev2?: Ikev2Status
   readonly radius?: RadiusStatus
   readonly dhcp?: DhcpStatus
+  /** Of addresses that hosts beside us were asked for, by name. */
+  readonly addressConflicts?: Record<string, number>
   readonly sessions: readonly SessionStatus[]
   readonly dataplane: DataplaneStatus
   readonly forwarding?: ForwardingStatus
@@ -192,6 +194,7 @@ export class Server {
   status(): ServerStatus {
     const radius = this.#radius.status()
     const dhcp = this.#addresses.status()
+    const addressConflicts = this.#addresses.conflicts()
     return {
       name: this.#config.server.name,
       version: productVersion,
@@ -204,6 +207,7 @@ export class Server {
       ...(this.#ikev2 !== undefined && { ikev2: this.#ikev2.status() }),
       ...(radius !== undefined && { radius }),
       ...(dhcp !== undefined && { dhcp }),
+      ...(addressConflicts !== undefined && { addressConflicts }),
       sessions: this.#sessions.list(),
       dataplane: this.#dataplane.status(),
       ...(this.#forwardingStatus !== undefined && { forwarding: this.#forwardingStatus }),
