@@ -72,6 +72,7 @@ export class SessionRegistry {
   #limits: SessionLimits
   #policies: AccessPolicies
   #filters: FilterCatalogue
+  #callCount = 0
   #lastNumber = 0
   #isDraining = false
 
@@ -122,6 +123,7 @@ export class SessionRegistry {
     )
     this.#sessions.set(session.id, session)
     this.#byNumber.set(session.number, session)
+    this.#callCount++
     change(this.#perSource, source, 1)
     change(this.#perProtocol, call.protocol, 1)
     return session
@@ -129,7 +131,7 @@ export class SessionRegistry {
 
   /** Calls, links of bundles among them. */
   get size(): number {
-    return this.#sessions.size
+    return this.#callCount
   }
 
   /** Calls that are up, without those being set up or closed. */
@@ -160,8 +162,11 @@ export class SessionRegistry {
     return one === undefined || named.includes(one) ? named : [one, ...named]
   }
 
-  /** How many sessions this ends. */
+  /** How many sessions this ends; a link of a bundle, `7.2`, counts as one. */
   disconnect(nameOrId: string, cause: DisconnectCause = 'admin-reset'): number {
+    const [session = '', link = ''] = /^(\d+)\.(\d+)$/.exec(nameOrId)?.slice(1) ?? []
+    const named = this.#byNumber.get(Number(session))?.link(Number(link))
+    if (named !== undefined) return named.disconnect(cause) ? 1 : 0
     return this.find(nameOrId).filter(session => session.disconnect(cause)).length
   }
 
@@ -220,6 +225,11 @@ export class SessionRegistry {
         this.#noteNetworks(session)
         this.#tell({ type: 'up', session: status })
       },
+      callOver: ({ peerAddress, protocol }) => {
+        this.#callCount--
+        change(this.#perSource, sourceKey(peerAddress), -1)
+        change(this.#perProtocol, protocol, -1)
+      },
       down: (session, status, cause, wasUp) => {
         this.#forget(session)
         if (wasUp) this.#tell({ type: 'down', session: status, cause })
@@ -237,7 +247,7 @@ export class SessionRegistry {
   #refusalOf({ protocol, peerAddress }: CallDescription, source: string): Refusal | undefined {
     const limits = this.#limits
     if (this.#isDraining) return { cause: 'nas-reboot', reason: 'the server is stopping' }
-    if (this.#sessions.size >= limits.sessions) {
+    if (this.#callCount >= limits.sessions) {
       return { cause: 'session-limit', reason: `limits.sessions: ${limits.sessions}` }
     }
     const mostOfProtocol = limits.sessionsPerProtocol.get(protocol) ?? Number.POSITIVE_INFINITY
@@ -268,10 +278,8 @@ export class SessionRegistry {
     this.#routed.delete(session)
     this.#sessions.delete(session.id)
     this.#byNumber.delete(session.number)
-    change(this.#perSource, sourceKey(session.peerAddress), -1)
-    change(this.#perProtocol, session.protocol, -1)
-    const { hasLeader, userName } = session
-    if (!hasLeader && userName !== undefined) change(this.#perUser, userKey(userName), -1)
+    const { leader, userName } = session
+    if (leader === undefined && userName !== undefined) change(this.#perUser, userKey(userName), -1)
   }
 
   /** Small numbers for people and for NAS-Port; 32 bits, and never one that is in use. */

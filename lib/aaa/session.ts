@@ -1,4 +1,7 @@
-/** One call: its life from admission to its one end. */
+/**
+ * One session: its life from admission to its one end. It begins as one call. Others may join it as
+ * links of a bundle; then it lives as long as any of its calls, whichever came first.
+ */
 import type { Clock, WallClock } from '../core/clock.ts'
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
 import { formatIpv4, formatIpv6Network, type Ipv6Network } from '../core/ip-address.ts'
@@ -112,6 +115,8 @@ export interface SessionHost {
   timeouts(): { readonly idleTimeoutMs: number; readonly sessionTimeoutMs: number }
   changed(session: Session): void
   up(session: Session, status: SessionStatus): void
+  /** The call that it came in with is over; the session may go on with others. */
+  callOver(session: Session): void
   down(session: Session, status: SessionStatus, cause: DisconnectCause, wasUp: boolean): void
 }
 
@@ -133,7 +138,6 @@ export class Session implements WheelEntry {
   readonly #call: CallDescription
   readonly #host: SessionHost
   readonly #since: Date
-  readonly #asLink: SessionLink
   #state: SessionState = 'setup'
   #authorization: Authorization | undefined
   #addresses: SessionAddresses = {}
@@ -148,7 +152,10 @@ export class Session implements WheelEntry {
   #isQuarantined = false
   #policy: string | undefined
   readonly #traffic = new SessionTraffic()
-  /** Present when other calls may join this one. */
+  #isCallOver = false
+  /** This call among the links of its session. */
+  #asLink: SessionLink | undefined
+  /** Present when other calls may join. */
   #links: SessionLinks | undefined
   /** The session whose link this call is to be, or is. */
   #leader: Session | undefined
@@ -161,7 +168,6 @@ export class Session implements WheelEntry {
     this.#call = call
     this.#host = host
     this.#since = host.wallClock.now()
-    this.#asLink = { number, call, since: this.#since }
     this.log = host.log.child({ sessionId: id, proto: call.protocol, peer: call.peerLabel })
   }
 
@@ -191,9 +197,9 @@ export class Session implements WheelEntry {
     return this.#isLink
   }
 
-  /** It is, or was let in to become, a link of another session: the user has no session more. */
-  get hasLeader(): boolean {
-    return this.#leader !== undefined
+  /** Whose link it is, or was let in to become: the user has no session more. */
+  get leader(): Session | undefined {
+    return this.#leader
   }
 
   /**
@@ -235,11 +241,14 @@ export class Session implements WheelEntry {
     return undefined
   }
 
-  /** Other calls of the user may join this one: it is the first link of a bundle. */
+  /** Other calls of the user may join: this one is a link of a bundle. */
   lead(): void {
     if (this.#links !== undefined) return
-    this.#links = new SessionLinks()
-    this.#links.add(this.#asLink)
+    this.#links = new SessionLinks(this.number)
+    this.#enter(this.#links, cause => {
+      this.#call.close(cause)
+      return true
+    })
   }
 
   /** The call carries for the session that it was authorized with; false when that is over. */
@@ -251,7 +260,7 @@ export class Session implements WheelEntry {
     this.#state = 'joined'
     this.#isLink = true
     leader.lead()
-    leader.#links?.add(this.#asLink)
+    if (leader.#links !== undefined) this.#enter(leader.#links, cause => this.disconnect(cause))
     this.log.info(
       { event: 'link-joined', user: this.userName, bundle: leader.id },
       'link joined a bundle',
@@ -326,18 +335,38 @@ export class Session implements WheelEntry {
     if (this.#state === 'up') this.#host.changed(this)
   }
 
-  /** Asks the owner to close the call; false when it is closing already. */
+  /** Asks the owners of its calls to close them; false when they are closing already. */
   disconnect(cause: DisconnectCause): boolean {
     if (this.#state === 'closing' || this.#state === 'ended') return false
     this.#state = 'closing'
     this.#cause = cause
     this.#host.wheel.schedule(this, this.#host.clock.nowMs() + closeTimeoutMs)
-    this.#call.close(cause)
+    if (this.#links === undefined) this.#call.close(cause)
+    else this.#links.disconnect(cause)
     return true
   }
 
-  /** The call is over. Only the first cause given here or to `disconnect` counts; logs the line down. */
+  /** The link with this number in the session, from 1. */
+  link(number: number): SessionLink | undefined {
+    return this.#links?.get(number)
+  }
+
+  /**
+   * The call that it came in with is over; so is the session, unless links carry it on. Only the first
+   * cause given here or to `disconnect` counts.
+   */
   end(cause: DisconnectCause): void {
+    if (this.#isCallOver) return
+    this.#isCallOver = true
+    const session = (this.#isLink ? this.#leader : undefined) ?? this
+    const isLast = session.#loses(this, cause)
+    this.#host.callOver(this)
+    if (this.#isLink) this.#over(cause)
+    if (isLast) session.#over(cause)
+  }
+
+  /** Nothing carries it any more; logs the line down. */
+  #over(cause: DisconnectCause): void {
     if (this.#state === 'ended') return
     const effective = this.#cause ?? cause
     const wasUp = !Number.isNaN(this.#upMs)
@@ -346,10 +375,10 @@ export class Session implements WheelEntry {
     this.#cause = effective
     this.#usage = () => unused
     this.#host.wheel.cancel(this)
-    if (this.#isLink) this.#leave(effective)
-    else if (wasUp) this.#logDown(status, effective)
-    else
+    if (wasUp) this.#logDown(status, effective)
+    else if (!this.#isLink) {
       this.log.info({ event: 'call-failed', user: this.userName, cause: effective }, 'call failed')
+    }
     this.#host.down(this, status, effective, wasUp)
   }
 
@@ -394,12 +423,21 @@ export class Session implements WheelEntry {
     }
   }
 
-  #leave(cause: DisconnectCause): void {
-    const leader = this.#leader
-    this.log.info({ event: 'link-left', user: this.userName, cause }, 'link left its bundle')
-    if (leader === undefined) return
-    leader.#links?.remove(this.#asLink)
-    if (leader.state === 'up') this.#host.changed(leader)
+  #enter(links: SessionLinks, disconnect: SessionLink['disconnect']): void {
+    this.#asLink = { number: this.number, call: this.#call, since: this.#since, disconnect }
+    links.add(this.#asLink)
+  }
+
+  /** True when that was its last call. */
+  #loses(call: Session, cause: DisconnectCause): boolean {
+    const links = this.#links
+    if (links === undefined) return true
+    if (call.#asLink !== undefined) links.remove(call.#asLink)
+    if (links.isEmpty) return true
+    const left = { event: 'link-left', user: this.userName, cause: call.#cause ?? cause }
+    call.log.info(left, 'link left its bundle')
+    if (this.#state === 'up') this.#host.changed(this)
+    return false
   }
 
   #activeMs(): number {

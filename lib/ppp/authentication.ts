@@ -21,7 +21,7 @@ import type {
 } from './auth/exchange.ts'
 import { PapClient } from './auth/pap-client.ts'
 import { PapServer } from './auth/pap-server.ts'
-import { guarded, type PppEvent } from './event.ts'
+import { guarded, type LinkEvent } from './event.ts'
 import type { AuthenticationProtocol, PppClientSettings, PppSettings } from './settings.ts'
 import {
   type ControlPacket,
@@ -54,7 +54,7 @@ export interface AuthenticationPorts {
   send(protocol: number, packet: Uint8Array): void
   setTimer(deadlineMs: number): void
   clearTimer(): void
-  event(event: PppEvent): void
+  event(event: LinkEvent): void
   unexpected(counter: string): void
   retrying(nowMs: number): void
   proved(protocol: AuthenticationProtocol | 'none', nowMs: number): void

@@ -1,12 +1,12 @@
 /**
- * CCP on one link (RFC 1962): whether and how data is encrypted and compressed. It comes before the
+ * CCP with one peer (RFC 1962): whether and how data is encrypted and compressed. It comes before the
  * network protocols, which wait until it is settled: open, or known not to come where it need not.
  *
  * Once encryption was agreed on, a link without it is over: no packet leaves in clear because CCP was
  * taken down (RFC 3078 §3 leaves that open).
  */
 import { CcpOptions } from './ccp.ts'
-import type { PppEvent } from './event.ts'
+import type { NetworkEvent } from './event.ts'
 import { Negotiation } from './negotiation.ts'
 import { failureDetails } from './network-layer.ts'
 import type { CompressionSettings } from './settings.ts'
@@ -28,7 +28,7 @@ export interface CompressionPorts {
   send(packet: Uint8Array): void
   setTimer(name: 'ccp' | 'compression', deadlineMs: number): void
   clearTimer(name: 'ccp' | 'compression'): void
-  event(event: PppEvent): void
+  event(event: NetworkEvent): void
   unexpected(counter: string): void
   peerMruBytes(): number
   permitsReject(nowMs: number): boolean

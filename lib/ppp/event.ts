@@ -1,4 +1,4 @@
-/** What goes into a PPP engine and what comes out of it. */
+/** What goes into the two engines of PPP, that of a link and that of its networks, and what comes out. */
 import { inspect } from 'node:util'
 import type {
   Authorization,
@@ -13,7 +13,7 @@ import type { MultilinkAgreement } from './multilink/lcp-multilink.ts'
 import type { ServerNetwork } from './settings.ts'
 import type { AuthenticationProtocol } from './wire/lcp-options.ts'
 
-export type PppInput =
+export type LinkInput =
   /** The tunnel is up: begin. */
   | { readonly type: 'open' }
   /** A PPP frame, with or without address and control field; `bytes` is used during the call only. */
@@ -24,19 +24,12 @@ export type PppInput =
   | { readonly type: 'verdict'; readonly attempt: number; readonly verdict: Verdict }
   /** `settled` of the `pending` event with this ticket has resolved. */
   | { readonly type: 'wake'; readonly ticket: number }
-  /** Server: what the accepted client is given. Kept for renegotiations; may be given again. */
-  | { readonly type: 'network'; readonly network: ServerNetwork }
-  /**
-   * The link has a place in a bundle: waited for after the proof when LCP has agreed on multilink. Who
-   * follows has no networks of its own (RFC 1990 §2).
-   */
-  | { readonly type: 'bundled'; readonly isFollower: boolean }
+  /** The link carries for its networks, alone or in a bundle: waited for after the proof. */
+  | { readonly type: 'placed' }
+  /** The networks do not speak `protocol`: tell the peer (RFC 1661 §5.7). */
+  | { readonly type: 'reject'; readonly protocol: number; readonly packet: Uint8Array }
   /** Negotiate the link anew. */
   | { readonly type: 'renegotiate' }
-  /** What the peer sends cannot be decrypted or decompressed: it shall begin anew (RFC 1962 §3). */
-  | { readonly type: 'request-reset' }
-  /** Negotiate CCP anew, and with it the keys. */
-  | { readonly type: 'renegotiate-compression' }
   /** End the call in an orderly way. */
   | { readonly type: 'close'; readonly cause: DisconnectCause; readonly detail?: string }
   /** The tunnel is gone; nothing can be sent. */
@@ -45,6 +38,29 @@ export type PppInput =
       readonly cause?: DisconnectCause
       readonly detail?: string
     }
+
+export type NetworkInput =
+  /** A link carries: negotiation begins. Further links of a bundle change nothing (RFC 1990 §2). */
+  | {
+      readonly type: 'up'
+      /** The proof of that link made keys. */
+      readonly hasKeys: boolean
+      /** Largest information field that the peer takes, and the one that both sides take, bytes. */
+      readonly peerMruBytes: number
+      readonly mruBytes: number
+    }
+  /** No link carries any more. */
+  | { readonly type: 'down' }
+  /** An information field of any protocol but those of the link; `bytes` is used during the call only. */
+  | { readonly type: 'packet'; readonly protocol: number; readonly bytes: Uint8Array }
+  /** Server: what the accepted client is given. Kept for renegotiations; may be given again. */
+  | { readonly type: 'network'; readonly network: ServerNetwork }
+  /** The peer does not speak `protocol`. */
+  | { readonly type: 'protocol-rejected'; readonly protocol: number }
+  /** What the peer sends cannot be decrypted or decompressed: it shall begin anew (RFC 1962 §3). */
+  | { readonly type: 'request-reset' }
+  /** Negotiate CCP anew, and with it the keys. */
+  | { readonly type: 'renegotiate-compression' }
 
 /** Addresses in host order. `mtuBytes` is the largest IP packet that either side may send. */
 export interface Ipv4Up {
@@ -65,7 +81,7 @@ export interface Ipv6Up {
   readonly mtuBytes: number
 }
 
-export type PppEvent =
+export type LinkEvent =
   /** LCP is open. */
   | {
       readonly type: 'link-up'
@@ -74,7 +90,9 @@ export type PppEvent =
       /** Present: the link may be bundled with others of the same user and endpoint. */
       readonly multilink?: MultilinkAgreement
     }
-  /** LCP left Opened and begins again: authentication and networks follow anew. */
+  /** LCP left Opened: the link carries nothing. */
+  | { readonly type: 'link-down' }
+  /** After `link-down`: LCP begins again, authentication follows anew. */
   | { readonly type: 'renegotiating' }
   /** Server: judge this. JSON and inspection show the method only. */
   | {
@@ -103,6 +121,18 @@ export type PppEvent =
     }
   /** Server: a proof was refused. With `canRetry` the peer may try again on this link. */
   | { readonly type: 'refused'; readonly reason: RejectReason; readonly canRetry: boolean }
+  /** Not of the link: for its networks. In order, and none before `placed`. */
+  | { readonly type: 'packet'; readonly protocol: number; readonly bytes: Uint8Array }
+  /** The peer does not speak a protocol that is not of the link (RFC 1661 §5.7). */
+  | { readonly type: 'protocol-rejected'; readonly protocol: number }
+  /** RFC 1570 §2.1. Text only when it is printable. */
+  | { readonly type: 'identification'; readonly text?: string }
+  /** Something that was dropped, or that should not happen; a name to count. */
+  | { readonly type: 'unexpected'; readonly counter: string }
+  /** The last event, exactly once. `detail` is for people. */
+  | { readonly type: 'closed'; readonly cause: DisconnectCause; readonly detail: string }
+
+export type NetworkEvent =
   /** Server: IPCP of the accepted client waits for `network`; 0 when it asks for any address. */
   | { readonly type: 'ipv4-requested'; readonly address: number }
   | Ipv4Up
@@ -115,17 +145,14 @@ export type PppEvent =
   | { readonly type: 'compression-down'; readonly isEncryptionDue: boolean }
   /** The peer cannot read what we send: the next packet begins anew. */
   | { readonly type: 'reset-requested' }
-  /** The peer does not speak a protocol that is not of the engine (RFC 1661 §5.7). */
-  | { readonly type: 'protocol-rejected'; readonly protocol: number }
-  /** RFC 1570 §2.1. Text only when it is printable. */
-  | { readonly type: 'identification'; readonly text?: string }
-  /** Something that was dropped, or that should not happen; a name to count. */
+  /** To be told to the peer: we do not speak `protocol`. */
+  | { readonly type: 'reject'; readonly protocol: number; readonly packet: Uint8Array }
   | { readonly type: 'unexpected'; readonly counter: string }
-  /** The last event, exactly once. `detail` is for people. */
-  | { readonly type: 'closed'; readonly cause: DisconnectCause; readonly detail: string }
+  /** No network protocol is up, and none will be; once for each `up`. `detail` is for people. */
+  | { readonly type: 'failed'; readonly cause: DisconnectCause; readonly detail: string }
 
 /** The event, such that JSON and inspection see `shown` instead of what it holds. */
-export function guarded<Event extends PppEvent>(event: Event, shown: object): Event {
+export function guarded<Event extends LinkEvent>(event: Event, shown: object): Event {
   const show = { value: () => shown, enumerable: false }
   return Object.defineProperties(event, { toJSON: show, [inspect.custom]: show })
 }

@@ -5,6 +5,7 @@
 import { copyBytes } from '../core/bytes.ts'
 import { faultName, type WireFault } from '../core/faults.ts'
 import type { LcpOptions } from './lcp.ts'
+import { RejectAllowance } from './reject-allowance.ts'
 import type { PppTiming } from './settings.ts'
 import { ControlCode, type ControlPacket, controlHeaderBytes } from './wire/control-packet.ts'
 import {
@@ -22,9 +23,6 @@ import {
 
 // Implementation constants.
 
-/** Rejects of nonsense: this many at once, then one each period. */
-const rejectBurst = 10
-const rejectPeriodMs = 500
 /** Windows sends three Identifications. */
 const maxIdentifications = 8
 const identificationBytes = 64
@@ -46,8 +44,7 @@ export class LinkMaintenance {
   #misses = 0
   #isEchoRefused = false
   #identifications = 0
-  #rejectTokens = rejectBurst
-  #rejectMs = 0
+  readonly #rejects = new RejectAllowance()
 
   constructor(lcp: LcpOptions, timing: PppTiming, ports: LinkPorts) {
     this.#lcp = lcp
@@ -132,19 +129,10 @@ export class LinkMaintenance {
     this.#ports.send(ControlCode.protocolReject, data)
   }
 
-  /** One from the token bucket that all rejects share. */
   permitsReject(nowMs: number): boolean {
-    const earned = Math.floor((nowMs - this.#rejectMs) / rejectPeriodMs)
-    if (earned > 0) {
-      this.#rejectTokens = Math.min(rejectBurst, this.#rejectTokens + earned)
-      this.#rejectMs += earned * rejectPeriodMs
-    }
-    if (this.#rejectTokens === 0) {
-      this.#ports.unexpected('reject-suppressed')
-      return false
-    }
-    this.#rejectTokens--
-    return true
+    const isPermitted = this.#rejects.take(nowMs)
+    if (!isPermitted) this.#ports.unexpected('reject-suppressed')
+    return isPermitted
   }
 
   #identify(message: Uint8Array): void {

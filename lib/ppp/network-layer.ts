@@ -1,31 +1,22 @@
 /**
- * The network control protocols of one link. Another one (CCP, say) is another row here: a protocol
+ * The network control protocols of one peer. Another one (CCP, say) is another row here: a protocol
  * number, its options, and what to report when it opens.
  */
-import { copyBytes } from '../core/bytes.ts'
 import type { RandomSource } from '../core/random.ts'
-import type { PppEvent } from './event.ts'
+import type { NetworkEvent } from './event.ts'
 import { IpcpClientOptions, IpcpServerOptions } from './ipcp.ts'
 import { Ipv6cpOptions } from './ipv6cp.ts'
 import { Negotiation, type NegotiationFailure, type OptionSemantics } from './negotiation.ts'
 import type { ClientNetwork, ServerNetwork } from './settings.ts'
-import { ControlCode, checkControlPacket, parseControlPacket } from './wire/control-packet.ts'
 import { PppProtocol, protocolName } from './wire/frame.ts'
-import { ipcpOptions } from './wire/ipcp-options.ts'
-import { checkOptions, parseOptions, u32OfOption } from './wire/option.ts'
 
 export type NetworkProtocol = 'ipcp' | 'ipv6cp'
-
-// Implementation constants: Configure-Requests that came before their layer was open.
-
-const maxParked = 4
-const parkedBytes = 256
 
 export interface NetworkPorts {
   send(protocol: number, packet: Uint8Array): void
   setTimer(name: NetworkProtocol, deadlineMs: number): void
   clearTimer(name: NetworkProtocol): void
-  event(event: PppEvent): void
+  event(event: NetworkEvent): void
   unexpected(counter: string): void
   mtuBytes(): number
   peerMruBytes(): number
@@ -42,7 +33,6 @@ export class NetworkLayer {
   readonly #random: RandomSource
   readonly #ports: NetworkPorts
   readonly #layers = new Map<number, Negotiation>()
-  readonly #parked = new Map<number, Uint8Array>()
   #isConfigured = false
   #isRunning = false
   #ipcpServer: IpcpServerOptions | undefined
@@ -96,7 +86,6 @@ export class NetworkLayer {
   /** The link below is gone. */
   stop(nowMs: number): void {
     this.#isRunning = false
-    this.#parked.clear()
     for (const negotiation of this.#layers.values()) negotiation.down(nowMs)
   }
 
@@ -122,40 +111,8 @@ export class NetworkLayer {
     return true
   }
 
-  /**
-   * Keeps the last Configure-Request of a protocol that cannot answer yet, so that the peer need not
-   * wait for its restart timer. False: not worth keeping.
-   */
-  park(protocol: number, bytes: Uint8Array, at: number, length: number): boolean {
-    const isNetworkControl = protocol >= 0x8000 && protocol < 0xc000
-    if (!isNetworkControl || length > parkedBytes) return false
-    if (checkControlPacket(bytes, at, length)) return false
-    if (bytes[at] !== ControlCode.configureRequest) return false
-    if (!this.#parked.has(protocol) && this.#parked.size >= maxParked) return false
-    this.#parked.set(protocol, copyBytes(bytes, at, at + length)) // copied: outlives the burst
-    return true
-  }
-
-  /** Takes what was parked, in the order of arrival. */
-  takeParked(): [protocol: number, packet: Uint8Array][] {
-    const parked = [...this.#parked]
-    this.#parked.clear()
-    return parked
-  }
-
-  /** The address that a parked IPCP request asks for, 0 for any; undefined when none is parked. */
-  requestedIpv4(): number | undefined {
-    const parked = this.#parked.get(PppProtocol.ipcp)
-    if (parked === undefined) return undefined
-    const { data } = parseControlPacket(parked, 0)
-    if (checkOptions(data)) return undefined
-    const { type, dataBytes } = ipcpOptions.ipAddress
-    const option = parseOptions(data).find(o => o.type === type && o.data.length === dataBytes)
-    return option === undefined ? 0 : u32OfOption(option)
-  }
-
   #addIpcp(options: IpcpServerOptions | IpcpClientOptions): void {
-    const upEvent = (): PppEvent | undefined => {
+    const upEvent = (): NetworkEvent | undefined => {
       const { agreement } = options
       if (agreement.localAddress === 0) return undefined
       return { type: 'ipv4-up', ...agreement, mtuBytes: this.#ports.mtuBytes() }
@@ -166,7 +123,7 @@ export class NetworkLayer {
   #addIpv6cp(): void {
     if (this.#layers.has(PppProtocol.ipv6cp)) return
     const options = new Ipv6cpOptions(this.#random)
-    const upEvent = (): PppEvent => ({
+    const upEvent = (): NetworkEvent => ({
       type: 'ipv6-up',
       ...options.agreement,
       mtuBytes: this.#ports.mtuBytes(),
@@ -178,8 +135,8 @@ export class NetworkLayer {
   #add(
     name: NetworkProtocol,
     options: OptionSemantics,
-    upEvent: () => PppEvent | undefined,
-    downEvent: PppEvent,
+    upEvent: () => NetworkEvent | undefined,
+    downEvent: NetworkEvent,
   ): void {
     const protocol = PppProtocol[name]
     const ports = this.#ports

@@ -1,4 +1,4 @@
-/** What a PPP engine is told when it is made, and what it is told of the network later. */
+/** What the engines of PPP are told when they are made, and what they are told of the network later. */
 import { ConfigError } from '../core/errors.ts'
 import type { Secret } from '../core/secret.ts'
 import type { EapConversation, EapLowerLayer } from '../eap/conversation.ts'
@@ -13,8 +13,6 @@ interface LinkSettings {
   /** Largest information field that the tunnel carries, bytes. */
   readonly mruBytes: number
   readonly timing?: Partial<PppTiming>
-  /** Absent: CCP is refused. */
-  readonly compression?: CompressionSettings
   /** Absent: the link cannot be bundled with others. */
   readonly multilink?: MultilinkSettings
 }
@@ -65,10 +63,18 @@ export interface PppClientSettings extends LinkSettings {
   readonly newPassword?: Secret
   /** How we are willing to prove ourselves, strongest first; `none`: a server may ask for nothing. */
   readonly authentication: readonly (AuthenticationProtocol | 'none')[]
-  readonly network: ClientNetwork
 }
 
 export type PppSettings = PppServerSettings | PppClientSettings
+
+/** What holds above the links. */
+export interface NetworkSettings {
+  /** A client's; absent: a server's, which is told later. */
+  readonly network?: ClientNetwork
+  /** Absent: CCP is refused. */
+  readonly compression?: CompressionSettings
+  readonly timing?: Pick<Partial<PppTiming>, 'setupMs'>
+}
 
 export interface ClientNetwork {
   readonly ipv4: {
@@ -94,7 +100,10 @@ export interface ServerNetwork {
 }
 
 export interface PppTiming {
-  /** From open, or from a renegotiation, until the first network protocol is up. */
+  /**
+   * From open, or from a renegotiation, until the peer is authenticated; as long again until the first
+   * network protocol is up.
+   */
   readonly setupMs: number
   /** From the start of authentication until its verdict; starts over when the peer may try again. */
   readonly authenticationMs: number

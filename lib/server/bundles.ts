@@ -2,7 +2,7 @@
 import type { Config } from '../config.ts'
 import { StackSlotPool } from '../dataplane/index.ts'
 import { BundleTable } from '../ppp/multilink/bundle-table.ts'
-import type { LinkServices, PppLinkOwner } from './ppp-link.ts'
+import type { NetworkServices, PppNetwork } from './ppp-network.ts'
 
 /** Early fragments of all bundles together. */
 const fragmentSlots = 512
@@ -15,8 +15,8 @@ const leastMrruBytes = 1600
 /** Undefined: calls stand alone, and no memory is taken for fragments. */
 export function makeBundles(
   { ppp, tun }: Config,
-  { dataplane, clock, wheel, random }: Omit<LinkServices, 'bundles'>,
-): BundleTable<PppLinkOwner> | undefined {
+  { dataplane, clock, wheel, random }: Omit<NetworkServices, 'bundles'>,
+): BundleTable<PppNetwork> | undefined {
   if (ppp.multilink === undefined) return undefined
   const { linksPerBundle, bandwidth } = ppp.multilink
   const slotBytes = Math.max(leastSlotBytes, tun.mtuBytes + overheadBytes)

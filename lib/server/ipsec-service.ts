@@ -7,7 +7,7 @@ import { TcpListener } from '../ikev2/tcp-listener.ts'
 import { type EspOwner, EspReceiver } from '../ipsec/esp-receiver.ts'
 import { IkeSockets } from '../ipsec/ike-sockets.ts'
 import { SaDatabase } from '../ipsec/sa-database.ts'
-import type { LinkServices } from './ppp-link.ts'
+import type { NetworkServices } from './ppp-network.ts'
 
 export class IpsecService {
   readonly database = new SaDatabase<EspOwner>()
@@ -20,7 +20,7 @@ export class IpsecService {
   /** Opens nothing yet; without a `plane` the sockets are the kernel's. Throws SystemError. */
   constructor(
     config: Config,
-    { dataplane, clock }: LinkServices,
+    { dataplane, clock }: NetworkServices,
     log: Logger,
     plane: DatagramPlane = new DatagramHub(dataplane, clock),
   ) {

@@ -6,18 +6,18 @@ import {
   type LinkResponderOptions,
 } from '../address/link-responder.ts'
 import type { WheelEntry } from '../core/timers.ts'
-import type { LinkServices } from './ppp-link.ts'
+import type { NetworkServices } from './ppp-network.ts'
 
 export class Ipv6Link implements WheelEntry {
   readonly #responder: LinkResponder
   readonly #dhcp: Dhcpv6Responder
-  readonly #services: LinkServices
+  readonly #services: NetworkServices
   readonly #transmit: (packet: Uint8Array) => void
 
   /** Advertises at once: Windows waits for it (RFC 4861 §6.2.4). */
   constructor(
     options: LinkResponderOptions & Omit<Dhcpv6Options, 'linkLocalAddress'>,
-    services: LinkServices,
+    services: NetworkServices,
     transmit: (packet: Uint8Array) => void,
   ) {
     this.#responder = new LinkResponder({ ...options, hasDhcpv6: true })

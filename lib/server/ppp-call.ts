@@ -1,34 +1,30 @@
 /**
- * One answered PPP call, from the tunnel's first frame to its one disconnect cause: who it is, what
- * they are given, and that everything is taken back when it ends.
+ * One answered PPP call, from the tunnel's first frame to its one disconnect cause: who it is, and what
+ * it carries for, a session of its own or the one whose bundle it joins.
  */
-import type { Authenticator, Authorization, CallContext, Verdict } from '../aaa/authenticator.ts'
+import type { Authenticator, CallContext, Verdict } from '../aaa/authenticator.ts'
 import type { ProofFacts } from '../aaa/policy/access-policies.ts'
 import type { Session } from '../aaa/session.ts'
 import { isRefusal, type SessionRegistry } from '../aaa/session-registry.ts'
 import { userKey } from '../aaa/users/user-store.ts'
 import type { InformRelay } from '../address/dhcp/inform-relay.ts'
-import { type DhcpLink, DhcpResponder, type DhcpSettings } from '../address/dhcp-responder.ts'
-import { serverDuid } from '../address/dhcpv6-responder.ts'
-import type { Ipv4Lease } from '../address/ipv4-pool.ts'
+import type { DhcpSettings } from '../address/dhcp-responder.ts'
 import type { Ipv4Leases } from '../address/ipv4-pools.ts'
 import type { Ipv6Pool } from '../address/ipv6-pool.ts'
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
-import { InvariantError, messageOf } from '../core/errors.ts'
-import type { Ipv6Network } from '../core/ip-address.ts'
-import type { WheelEntry } from '../core/timers.ts'
-import type { Port } from '../dataplane/dataplane.ts'
+import { messageOf } from '../core/errors.ts'
 import type { EapConversationMaker } from '../eap/conversation.ts'
 import type { EapServerMethodMaker } from '../eap/method.ts'
 import type { Carrier, Link, LinkFactory } from '../ppp/carrier.ts'
-import type { Ipv4Up, Ipv6Up, PppEvent } from '../ppp/event.ts'
-import type { AuthenticationProtocol, CompressionSettings, ServerNetwork } from '../ppp/settings.ts'
+import type { LinkEvent } from '../ppp/event.ts'
+import type { AuthenticationProtocol, CompressionSettings } from '../ppp/settings.ts'
 import { CallCompression } from './call-compression.ts'
-import { Ipv6Link } from './ipv6-link.ts'
-import { type LinkServices, PppLink, type PppLinkOwner } from './ppp-link.ts'
+import { PppLink, type PppLinkOwner } from './ppp-link.ts'
+import type { NetworkServices, PppNetwork } from './ppp-network.ts'
+import { PppSession } from './ppp-session.ts'
 
 /** What every call needs of the server. */
-export interface CallServices extends LinkServices {
+export interface CallServices extends NetworkServices {
   readonly sessions: SessionRegistry
   readonly authenticator: Authenticator
   /** Begins EAP conversations: ours or relayed. Absent: no EAP over PPP. */
@@ -73,8 +69,9 @@ const policyMethods = {
   'mschapv2-change-password': 'mschapv2',
 } as const
 
-/** How long a client may take to name the address that it wants before it gets any, ms. */
-const requestWaitMs = 2000
+type Ending = readonly [cause: DisconnectCause, detail: string]
+
+const bundleIsOver: Ending = ['lost-carrier', 'bundle is over']
 
 /** Answers calls of all tunnels that carry PPP. */
 export class PppCalls implements LinkFactory {
@@ -90,25 +87,22 @@ export class PppCalls implements LinkFactory {
   }
 }
 
-class PppCall implements PppLinkOwner, WheelEntry {
-  readonly isUplink = false
+class PppCall implements PppLinkOwner {
   readonly #carrier: Carrier
   readonly #services: CallServices
   readonly #link: PppLink
+  /** Absent: the tunnel protects what it carries. */
+  readonly #compression: CompressionSettings | undefined
+  /** As it was admitted: a session, or a link of one. */
   #session: Session | undefined
+  /** Of a call that began a session. */
+  #own: PppSession | undefined
+  /** What it carries for. */
+  #network: PppNetwork | undefined
   #isOver = false
   /** Why we end a call whose proof was good. */
   #refusal: DisconnectCause | undefined
   #usesEap = false
-  #ipv4: number | undefined
-  #ipv6: Ipv6Network | undefined
-  /** Ours to give back; a prefix of the authorization is not. */
-  #isIpv6Leased = false
-  /** Leased for a client that is a router. */
-  #delegated: Ipv6Network | undefined
-  #hasNetwork = false
-  #ipv6Link: Ipv6Link | undefined
-  #dhcp: DhcpLink | undefined
 
   constructor(carrier: Carrier, services: CallServices) {
     this.#carrier = carrier
@@ -124,20 +118,14 @@ class PppCall implements PppLinkOwner, WheelEntry {
           eap: lowerLayer => eap({ ...lowerLayer, call: this.#callContext() }),
         }),
         mruBytes: Math.min(carrier.mruBytes, settings.mtuBytes),
-        ...(settings.compression !== undefined && {
-          compression: new CallCompression(
-            settings.compression,
-            () => this.#session?.authorization,
-          ),
-        }),
       },
       services,
       this,
     )
-  }
-
-  get label(): string {
-    return `${this.#carrier.protocol}/${this.#session?.number ?? 0}`
+    if (settings.compression !== undefined && this.#link.leavesProtection) {
+      const authorization = () => this.#session?.authorization
+      this.#compression = new CallCompression(settings.compression, authorization)
+    }
   }
 
   /** Undefined when there are too many calls. */
@@ -157,11 +145,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
 
   // PppLinkOwner
 
-  get session(): Session | undefined {
-    return this.#session
-  }
-
-  event(event: PppEvent): void {
+  event(event: LinkEvent): void {
     switch (event.type) {
       case 'authenticate':
         this.#judge(event)
@@ -178,9 +162,6 @@ class PppCall implements PppLinkOwner, WheelEntry {
       case 'authenticated':
         this.#onAuthenticated()
         break
-      case 'ipv4-requested':
-        this.#give(event.address)
-        break
       case 'identification':
         this.#session?.log.debug({ event: 'identification', text: event.text }, 'client identified')
         break
@@ -191,92 +172,18 @@ class PppCall implements PppLinkOwner, WheelEntry {
       case 'renegotiating':
         this.#session?.log.debug({ ...event, event: event.type }, event.type)
         break
-      case 'compression-up':
-      case 'compression-down':
-        this.#session?.log.debug({ ...event, event: event.type }, event.type)
-        break
       case 'refused':
         this.#session?.log.debug({ ...event, event: 'refused' }, 'proof refused')
         break
       case 'closed':
         this.#onClosed(event.cause, event.detail)
         break
-      case 'ipv4-up':
-      case 'ipv4-down':
-      case 'ipv6-up':
-      case 'reset-requested':
+      case 'link-down':
+      case 'packet':
       case 'unexpected':
       case 'protocol-rejected':
         break
-      case 'ipv6-down':
-        this.#ipv6Link?.close()
-        this.#ipv6Link = undefined
-        break
     }
-  }
-
-  openIpv4(port: Port, up: Ipv4Up): void {
-    port.addIpv4(up.peerAddress)
-    this.#session?.bind(port)
-    this.#dhcp?.close?.()
-    this.#dhcp = this.#dhcpLink(up.peerAddress)
-    this.#up({ ipv4: up.peerAddress })
-  }
-
-  openIpv6(port: Port, up: Ipv6Up): void {
-    const prefix = this.#ipv6
-    if (prefix === undefined) throw new InvariantError('IPv6 opened without a prefix')
-    addNetwork(port, prefix)
-    this.#session?.bind(port)
-    if (this.#delegated !== undefined) addNetwork(port, this.#delegated)
-    this.#up({ ipv6: prefix })
-    const { settings } = this.#services
-    const domain = settings.dhcp?.domain
-    this.#ipv6Link?.close()
-    this.#ipv6Link = new Ipv6Link(
-      {
-        interfaceId: up.localIdentifier,
-        prefix,
-        mtuBytes: up.mtuBytes,
-        dnsServers: this.#given.dnsIpv6 ?? settings.dnsIpv6,
-        ...(domain !== undefined && { domain }),
-        serverId: serverDuid(settings.serverName),
-        delegate: () => this.#delegate(port),
-      },
-      this.#services,
-      packet => this.#link.transmit(packet),
-    )
-  }
-
-  /** That of the authorization is routed with the session. */
-  #delegate(port: Port): Ipv6Network | undefined {
-    const { delegatedIpv6Prefix, userName } = this.#given
-    if (delegatedIpv6Prefix !== undefined) return delegatedIpv6Prefix
-    if (this.#delegated === undefined) {
-      this.#delegated = this.#services.delegationPool?.lease(userName)
-      if (this.#delegated !== undefined) addNetwork(port, this.#delegated)
-    }
-    return this.#delegated
-  }
-
-  #dhcpLink(client: number): DhcpLink | undefined {
-    const { settings, informRelay } = this.#services
-    const { dhcp } = settings
-    if (informRelay !== undefined) {
-      return informRelay.link(client, packet => this.#link.transmit(packet))
-    }
-    return dhcp && new DhcpResponder(dhcp, client, this.#link.counters)
-  }
-
-  linkPacket(bytes: Uint8Array): void {
-    const answer = this.#dhcp?.answer(bytes)
-    if (answer !== undefined) this.#link.transmit(answer)
-    else this.#ipv6Link?.receive(bytes)
-  }
-
-  /** The client has not said which address it wants: it gets any. */
-  onDeadline(): void {
-    this.#give(0)
   }
 
   // Who it is
@@ -286,7 +193,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
     return { protocol, peerAddress, sessionId: this.#session?.id ?? '' }
   }
 
-  #judge(event: Extract<PppEvent, { type: 'authenticate' }>): void {
+  #judge(event: Extract<LinkEvent, { type: 'authenticate' }>): void {
     const { attempt, userName, proof } = event
     this.#services.authenticator
       .authenticate({ userName, proof, call: this.#callContext() })
@@ -307,7 +214,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
   }
 
   /** EAP has computed or asked what it needs; the call may have ended meanwhile. */
-  #wake({ ticket, settled }: Extract<PppEvent, { type: 'pending' }>): void {
+  #wake({ ticket, settled }: Extract<LinkEvent, { type: 'pending' }>): void {
     settled.then(() => {
       if (!this.#isOver) this.#link.handle({ type: 'wake', ticket })
     })
@@ -324,7 +231,7 @@ class PppCall implements PppLinkOwner, WheelEntry {
       this.#refusal = 'not-authorized'
       return { type: 'reject', reason: 'no-dial-in', canRetry: false }
     }
-    const leader = this.#link.leaderOf(userKey(authorization.userName))?.session
+    const leader = this.#link.networkOf(userKey(authorization.userName))?.owner.session
     const refusal = session.authorize(authorization, facts, leader)
     if (refusal !== undefined) {
       session.log.info({ event: 'call-refused', reason: refusal.reason }, 'call refused')
@@ -334,90 +241,38 @@ class PppCall implements PppLinkOwner, WheelEntry {
     return verdict
   }
 
-  // What they are given
+  // What it carries for
 
   #onAuthenticated(): void {
     const session = this.#session
-    const refusal = this.#link.bundle(userKey(session?.userName ?? ''), session?.authorization)
-    if (refusal !== undefined) {
-      this.#link.handle({ type: 'close', cause: 'session-limit', detail: refusal })
-      return
-    }
-    const { isFollower } = this.#link
-    if (isFollower !== (session?.hasLeader === true) || (isFollower && session?.join() !== true)) {
-      // The bundle that it was let in for ended, or began, meanwhile.
-      this.#link.handle({ type: 'close', cause: 'lost-carrier', detail: 'bundle is over' })
-      return
-    }
-    if (isFollower) return
-    if (this.#link.isLeader) session?.lead()
-    if (this.#hasNetwork) return
-    const { settings, wheel, clock } = this.#services
-    if (settings.isRequestable && this.#session?.authorization?.ipv4Address === undefined) {
-      wheel.schedule(this, clock.nowMs() + requestWaitMs)
-    } else {
-      this.#give(0)
-    }
+    const ending = session === undefined ? bundleIsOver : this.#join(session)
+    if (ending === undefined) return
+    const [cause, detail] = ending
+    this.#link.handle({ type: 'close', cause, detail })
   }
 
-  #give(requestedAddress: number): void {
-    if (this.#hasNetwork || this.#isOver) return
-    this.#hasNetwork = true
-    const { ipv4Pool, wheel } = this.#services
-    wheel.cancel(this)
-    const { userName, ipv4Address, ipv4Pool: poolName } = this.#given
-    const lease = ipv4Pool.lease({
-      userName,
-      requestedAddress,
-      ...(poolName !== undefined && { poolName }),
-      ...(ipv4Address !== undefined && { fixedAddress: ipv4Address }),
+  #join(session: Session): Ending | undefined {
+    const key = userKey(session.userName ?? '')
+    const present = this.#link.networkOf(key)
+    // The bundle that it was let in for may have ended meanwhile, or one have begun.
+    const isAsJudged = present?.owner.session === (session.leader ?? this.#own?.session)
+    if (!isAsJudged) return bundleIsOver
+    if (present === undefined) {
+      this.#own = new PppSession(session, this.#compression, this.#services)
+    }
+    const network = present ?? this.#own?.network
+    if (network === undefined) return bundleIsOver
+    const refusal = this.#link.join(network, {
+      userKey: key,
+      needsEncryption: this.#compression?.encryption === 'required',
+      limits: session.authorization ?? {},
     })
-    if (!(lease instanceof Promise)) {
-      this.#onLease(lease)
-      return
-    }
-    lease
-      .then(later => {
-        if (!this.#isOver) this.#onLease(later)
-        else if (later.type === 'leased') ipv4Pool.release(later.address)
-      })
-      .catch((error: unknown) => this.#onFault(error))
-  }
-
-  get #given(): Authorization {
-    return this.#session?.authorization ?? { userName: '' }
-  }
-
-  #onLease(lease: Ipv4Lease): void {
-    const { settings, ipv6Pool } = this.#services
-    const { userName, ipv6Prefix, dnsIpv4, winsIpv4 } = this.#given
-    if (lease.type === 'leased') this.#ipv4 = lease.address
-    this.#isIpv6Leased = ipv6Prefix === undefined
-    this.#ipv6 = ipv6Prefix ?? ipv6Pool?.lease(userName)
-    if (this.#ipv4 === undefined && this.#ipv6 === undefined) {
-      const detail = lease.type === 'refused' ? `IPv4 address: ${lease.reason}` : ''
-      this.#link.handle({ type: 'close', cause: 'no-address', detail })
-      return
-    }
-    const network: ServerNetwork = {
-      ipv4:
-        this.#ipv4 === undefined
-          ? null
-          : {
-              localAddress: settings.serverIpv4,
-              peerAddress: this.#ipv4,
-              dns: dnsIpv4 ?? settings.dnsIpv4,
-              wins: winsIpv4 ?? settings.winsIpv4,
-            },
-      ipv6: this.#ipv6 === undefined ? null : {},
-    }
-    this.#link.handle({ type: 'network', network })
-  }
-
-  #up(addresses: { ipv4?: number; ipv6?: Ipv6Network }): void {
-    const session = this.#session
-    if (session?.state === 'setup') session.up(addresses, () => this.#link.usage())
-    else session?.addAddresses(addresses)
+    if (refusal !== undefined) return ['session-limit', refusal]
+    this.#network = network
+    if (this.#link.bundle !== undefined) network.owner.session?.lead()
+    if (session.leader !== undefined && !session.join()) return bundleIsOver
+    this.#own?.begin()
+    return undefined
   }
 
   // The end
@@ -425,22 +280,18 @@ class PppCall implements PppLinkOwner, WheelEntry {
   #onClosed(cause: DisconnectCause, detail: string): void {
     if (this.#isOver) return
     this.#isOver = true
-    const { ipv4Pool, ipv6Pool, wheel } = this.#services
-    wheel.cancel(this)
-    this.#ipv6Link?.close()
-    this.#dhcp?.close?.()
-    if (this.#ipv4 !== undefined) ipv4Pool.release(this.#ipv4)
-    if (this.#ipv6 !== undefined && this.#isIpv6Leased) ipv6Pool?.release(this.#ipv6)
-    if (this.#delegated !== undefined) this.#services.delegationPool?.release(this.#delegated)
-    const dropped = { ...this.#link.counters.toJSON(), ...this.#link.dataPathCounters }
+    // What the networks have dropped is said once, with the last call.
+    const network = this.#network?.isOver === true ? this.#network : undefined
+    const dropped = {
+      ...this.#link.counters.toJSON(),
+      ...network?.counters.toJSON(),
+      ...network?.dataPathCounters,
+    }
+    const droppedIpPackets = this.#link.droppedIpPackets + (network?.droppedIpPackets ?? 0)
     this.#session?.log.debug(
-      { event: 'ppp-closed', detail, dropped, droppedIpPackets: this.#link.droppedIpPackets },
+      { event: 'ppp-closed', detail, dropped, droppedIpPackets },
       'ppp closed',
     )
     this.#session?.end(this.#refusal ?? cause)
   }
-}
-
-function addNetwork(port: Port, { address, prefixLength }: Ipv6Network): void {
-  port.addIpv6(address, prefixLength)
 }

@@ -4,9 +4,10 @@ import { ConnectError } from '../core/errors.ts'
 import type { Secret } from '../core/secret.ts'
 import type { Port } from '../dataplane/dataplane.ts'
 import type { Carrier, Link, LinkFactory } from '../ppp/carrier.ts'
-import type { Ipv4Up, Ipv6Up, PppEvent } from '../ppp/event.ts'
+import type { Ipv4Up, Ipv6Up, LinkEvent } from '../ppp/event.ts'
 import type { AuthenticationProtocol, CompressionSettings } from '../ppp/settings.ts'
-import { type LinkServices, PppLink, type PppLinkOwner } from './ppp-link.ts'
+import { PppLink, type PppLinkOwner } from './ppp-link.ts'
+import { type NetworkServices, PppNetwork, type PppNetworkOwner } from './ppp-network.ts'
 
 export interface DialSettings {
   readonly userName: string
@@ -28,25 +29,25 @@ export interface DialEnd {
 }
 
 /** Give it to a dialler as its link factory; it dials once. */
-export class PppDial implements LinkFactory, PppLinkOwner {
+export class PppDial implements LinkFactory, PppLinkOwner, PppNetworkOwner {
   readonly label = 'dial'
   readonly isUplink = true
   readonly session = undefined
-  /** IPv4 flows. Rejects with ConnectError when the call ends before. */
+  /** IPv4 flows, over this call and what joins it. Rejects with ConnectError when the call ends before. */
   readonly up: Promise<Ipv4Up>
   readonly addLink?: () => Promise<void>
   /** The link carries for the bundle of an earlier one, which has the addresses. */
   readonly joined: Promise<void>
   readonly closed: Promise<DialEnd>
   readonly #settings: DialSettings
-  readonly #services: LinkServices
+  readonly #services: NetworkServices
   #link: PppLink | undefined
   #onUp: (up: Ipv4Up) => void = () => {}
   #onJoined: () => void = () => {}
   #onFailed: (error: ConnectError) => void = () => {}
   #onClosed: (end: DialEnd) => void = () => {}
 
-  constructor(settings: DialSettings, services: LinkServices) {
+  constructor(settings: DialSettings, services: NetworkServices) {
     this.#settings = settings
     this.#services = services
     const { addLink } = settings
@@ -67,7 +68,7 @@ export class PppDial implements LinkFactory, PppLinkOwner {
 
   open(carrier: Carrier): Link | undefined {
     if (this.#link !== undefined) return undefined
-    const { userName, password, authentication, mruBytes, wantsIpv6, compression } = this.#settings
+    const { userName, password, authentication, mruBytes } = this.#settings
     this.#link = new PppLink(
       carrier,
       {
@@ -76,8 +77,6 @@ export class PppDial implements LinkFactory, PppLinkOwner {
         password,
         authentication,
         mruBytes: Math.min(mruBytes, carrier.mruBytes),
-        ...(compression !== undefined && { compression }),
-        network: { ipv4: { wantsDns: true, wantsWins: false }, ipv6: wantsIpv6 ? {} : null },
       },
       this.#services,
       this,
@@ -95,20 +94,38 @@ export class PppDial implements LinkFactory, PppLinkOwner {
     this.#link?.handle({ type: 'close', cause: 'user-request' })
   }
 
-  event(event: PppEvent): void {
-    if (event.type === 'authenticated') this.#bundle()
+  event(event: LinkEvent): void {
+    if (event.type === 'authenticated' && this.#link !== undefined) this.#join(this.#link)
     if (event.type !== 'closed') return
     const { cause, detail } = event
     this.#onFailed(new ConnectError(`the call ended: ${detail} (${cause})`))
     this.#onClosed({ cause, detail })
   }
 
-  #bundle(): void {
-    const refusal = this.#link?.bundle(this.#settings.userName)
+  /** An earlier call of ours has networks already, if the server is the same; else we begin some. */
+  #join(link: PppLink): void {
+    const { userName, compression, wantsIpv6 } = this.#settings
+    const usesCompression = compression !== undefined && link.leavesProtection
+    const network =
+      link.networkOf(userName) ??
+      new PppNetwork(
+        {
+          network: { ipv4: { wantsDns: true, wantsWins: false }, ipv6: wantsIpv6 ? {} : null },
+          ...(usesCompression && { compression }),
+        },
+        this.#services,
+        this,
+      )
+    const needsEncryption = usesCompression && compression.encryption === 'required'
+    const refusal = link.join(network, { userKey: userName, needsEncryption, limits: {} })
     if (refusal !== undefined) {
-      this.#link?.handle({ type: 'close', cause: 'session-limit', detail: refusal })
-    } else if (this.#link?.isFollower === true) this.#onJoined()
+      link.handle({ type: 'close', cause: 'session-limit', detail: refusal })
+    } else if (network.owner !== this) this.#onJoined()
   }
+
+  networkEvent(): void {}
+
+  ended(): void {}
 
   /** Behind the server is everything. */
   openIpv4(port: Port, up: Ipv4Up): void {

@@ -523,6 +523,59 @@ t.test('a bundle is one session: its links count for the server, not for the use
   t.equal(terminateCause('port-unneeded'), 12)
 })
 
+t.test('a session lives as long as any of its calls, and each link has a name', async t => {
+  for (const order of [
+    [0, 1, 2],
+    [2, 0, 1],
+    [1, 2, 0],
+  ]) {
+    const rig = new Rig({ sessionsPerUser: 1, sessionsPerSource: 3 })
+    const leader = rig.up('alice')
+    leader.lead()
+    const links = [leader]
+    for (const protocol of ['pptp', 'l2tp']) {
+      const link = rig.admit(protocol)
+      t.equal(link.authorize({ userName: 'alice' }, {}, leader), undefined)
+      t.ok(link.join())
+      links.push(link)
+    }
+    const names = () => rig.registry.list()[0]?.bundle?.links.map(({ name }) => name)
+    t.same(names(), ['1.1', '1.2', '1.3'])
+    t.ok(isRefusal(rig.call('sstp')), 'no fourth call from there')
+    for (const [gone, index] of order.entries()) {
+      t.equal(leader.state, 'up')
+      links[index]?.end('lost-carrier')
+      links[index]?.end('user-request')
+      t.equal(rig.registry.size, 2 - gone, 'calls')
+      t.equal(rig.registry.countOf('alice'), gone < 2 ? 1 : 0)
+      if (gone < 2) t.equal(names()?.includes(`1.${index + 1}`), false)
+    }
+    t.equal(leader.state, 'ended')
+    t.equal(rig.registry.list().length, 0)
+    t.equal(rig.logged('link-left').length, 2)
+    t.match(rig.logged('session-down'), [{ user: 'alice', cause: 'lost-carrier' }])
+    t.equal(rig.events.filter(({ type }) => type === 'down').length, 1, 'one record')
+    t.notOk(isRefusal(rig.call('sstp')), 'what the calls have counted for is free again')
+  }
+})
+
+t.test('a link ends by its name, a session by all of its names', async t => {
+  const rig = new Rig()
+  const leader = rig.up('alice')
+  leader.lead()
+  const link = rig.admit('pptp')
+  link.authorize({ userName: 'alice' }, {}, leader)
+  link.join()
+  t.equal(rig.registry.disconnect('1.3'), 0, 'there is none')
+  t.equal(rig.registry.disconnect('9.1'), 0)
+  t.equal(rig.registry.disconnect('1.1', 'port-unneeded'), 1)
+  t.match(rig.registry.list(), [{ number: 1, bundle: { linkCount: 2, links: [{ name: '1.2' }] } }])
+  t.equal(rig.registry.disconnect('1'), 1, 'the session, although its first call has gone')
+  t.equal(link.state, 'ended')
+  t.equal(rig.registry.size, 0)
+  t.match(rig.logged('session-down'), [{ cause: 'admin-reset' }])
+})
+
 t.test('nobody joins a session that is over, or without leave', async t => {
   const rig = new Rig()
   const leader = rig.up('alice')

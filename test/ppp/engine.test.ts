@@ -7,7 +7,6 @@ import { concatBytes, copyBytes, fromHex, toHex, utf8, utf8Text } from '../../li
 import { SeededRandom } from '../../lib/core/random.ts'
 import { Secret } from '../../lib/core/secret.ts'
 import { generateNtResponse, ntPasswordHash } from '../../lib/crypto/ms-chap.ts'
-import { PppEngine } from '../../lib/ppp/engine.ts'
 import {
   encodeChapValue,
   encodeMschapv2Value,
@@ -29,6 +28,7 @@ import {
   upByPap,
   userName,
 } from './ppp-pair.ts'
+import { WholeEngine } from './whole-engine.ts'
 
 const methods = ['mschapv2', 'chap-md5', 'pap'] as const
 const hex = (packet: Seen | undefined) => (packet === undefined ? 'none' : toHex(packet.data))
@@ -989,11 +989,13 @@ t.test('each phase that does not move on ends by the clock', async t => {
 
 t.test('settings that cannot work are refused', async t => {
   const random = new SeededRandom(1)
-  t.throws(() => new PppEngine({ ...serverSettings, authentication: [] }, random), {
+  t.throws(() => new WholeEngine({ ...serverSettings, authentication: [] }, random), {
     code: 'ERR_CONFIG',
   })
   const newPassword = Secret.fromText('x'.repeat(257))
-  t.throws(() => new PppEngine({ ...clientSettings, newPassword }, random), { code: 'ERR_CONFIG' })
+  t.throws(() => new WholeEngine({ ...clientSettings, newPassword }, random), {
+    code: 'ERR_CONFIG',
+  })
 })
 
 t.test('Protocol-Reject of LCP or of the agreed authentication ends the call', async t => {

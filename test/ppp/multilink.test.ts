@@ -295,39 +295,46 @@ function side(seed: number, linksPerBundle = 4) {
   const { memory } = dataplane
   const slots = new StackSlotPool(memory, 2048, 300)
   const random = new SeededRandom(seed)
-  const table = new BundleTable({
+  const table = new BundleTable<string>({
     ...{ dataplane, slots, clock, wheel, random, linksPerBundle, mrruBytes: 1600 },
   })
   const packets: Uint8Array[] = []
-  const closed: number[] = []
   const ended: number[] = []
   let links = 0
   const open = (peerMruBytes = 1400, given: MultilinkAgreement | undefined = agreement) => {
     const number = links++
     const sink = new ArraySink(memory.bytes, memory.allocate(4096))
-    const link = new LinkInBundle(table, {
+    const link = new LinkInBundle<string>(table, {
       ...{ bytes: memory.bytes, sink },
       setSealer: sealer => {
         sink.sealer = sealer
       },
-      receive: (at, lengthBytes) => packets.push(copyBytes(memory.bytes, at, at + lengthBytes)),
-      close: () => closed.push(number),
       end: () => ended.push(number),
     })
-    link.setSealer(new PlainSealer(memory.bytes))
     link.agreed(given, peerMruBytes)
     return { link, sink }
   }
   const inbox = memory.allocate(4096)
+  /** Whether the bundle of that user takes the link. */
+  const enter = (
+    link: LinkInBundle<string>,
+    userKey: string,
+    given: { needsEncryption?: boolean; owner?: string; maxLinks?: number } = {},
+  ) => {
+    const refusal = link.enter({
+      ...{ userKey, needsEncryption: false, owner: userKey, ...given },
+      sealer: new PlainSealer(memory.bytes),
+      deliver: (at, lengthBytes) => packets.push(copyBytes(memory.bytes, at, at + lengthBytes)),
+    })
+    link.carry()
+    return refusal ?? 'entered'
+  }
   return {
-    ...{ table, open, packets, closed, ended, slots },
+    ...{ table, open, enter, packets, ended, slots },
     /** A frame of the peer on `link`. */
-    receive: (link: LinkInBundle<undefined>, frame: Uint8Array) => {
+    receive: (link: LinkInBundle<string>, frame: Uint8Array) => {
       memory.bytes.set(frame, inbox)
-      const isFragment = frame[3] === 0x3d
-      return isFragment
-        ? link.receiveFragment(inbox + 4, frame.length - 4)
-        : link.receiveFrame(inbox, frame.length)
+      return link.receiveFragment(inbox + 4, frame.length - 4)
     },
     send: (sink: PacketSink, packet: Uint8Array) => {
       const at = sink.reserve(packet.length)
@@ -347,11 +354,7 @@ function ipv4Packet(lengthBytes: number, seed: number): Uint8Array {
   return packet
 }
 
-/** Whether the bundle of that user takes the link. */
-const enter = (link: LinkInBundle<undefined>, userKey: string, needsEncryption = false) =>
-  link.enter({ userKey, needsEncryption, owner: undefined }) === undefined
-
-const bundleOf = (link: LinkInBundle<undefined>, t: Test) => {
+const bundleOf = (link: LinkInBundle<string>, t: Test) => {
   const { bundle } = link
   if (bundle === undefined) {
     t.fail('no bundle')
@@ -366,11 +369,10 @@ t.test(
     const [from, to] = [side(1), side(2)]
     const [a, b] = [from.open(600), from.open(900)]
     const [c, d] = [to.open(), to.open()]
-    t.ok(enter(a.link, 'alice') && enter(b.link, 'alice') && enter(c.link, 'alice'))
-    t.ok(enter(d.link, 'alice'))
-    t.ok(b.link.isFollower)
-    t.equal(b.link.bundle, undefined)
+    for (const { link } of [a, b]) t.equal(from.enter(link, 'alice'), 'entered')
+    for (const { link } of [c, d]) t.equal(to.enter(link, 'alice'), 'entered')
     const bundle = bundleOf(a.link, t)
+    t.equal(b.link.bundle, bundle)
     t.equal(bundle.linkCount, 2)
     let lost = 0
     const random = new SeededRandom(9)
@@ -425,7 +427,7 @@ t.test(
 )
 
 t.test('a link without room is passed over; without any room the peer sees a loss', async t => {
-  const { open, send, table } = side(3)
+  const { open, enter, send, table } = side(3)
   const [a, b] = [open(), open()]
   enter(a.link, 'alice')
   enter(b.link, 'alice')
@@ -446,49 +448,97 @@ t.test('a link without room is passed over; without any room the peer sees a los
 t.test(
   'links join by user and endpoint, both; limits and other options keep a link out',
   async t => {
-    const { open, table } = side(4, 2)
+    const { open, enter, table } = side(4, 2)
     const first = open().link
-    t.ok(enter(first, 'alice'))
+    t.equal(enter(first, 'alice'), 'entered')
     const [bob, elsewhere] = [
       open().link,
       open(1400, { ...agreement, endpoint: fromHex('01ff') }).link,
     ]
-    t.ok(enter(bob, 'bob') && enter(elsewhere, 'alice'))
-    t.notOk(bob.isFollower || elsewhere.isFollower)
+    t.equal(enter(bob, 'bob'), 'entered')
+    t.equal(enter(elsewhere, 'alice'), 'entered')
     t.equal(table.size, 3)
-    t.notOk(enter(open(1400, { ...agreement, sendsShort: true }).link, 'alice'))
-    t.notOk(enter(open(1400, { ...agreement, peerMrruBytes: 1700 }).link, 'alice'))
+    t.equal(enter(open(1400, { ...agreement, sendsShort: true }).link, 'alice'), 'other-options')
+    t.equal(enter(open(1400, { ...agreement, peerMrruBytes: 1700 }).link, 'alice'), 'other-options')
     t.equal(table.counters.get('multilink-other-options'), 2)
-    t.ok(enter(open().link, 'alice'))
-    t.notOk(enter(open().link, 'alice'))
+    const late = open().link
+    t.equal(late.ownerOf('alice'), 'alice', 'it says whose it would be')
+    t.equal(enter(late, 'alice', { owner: 'a session that has begun meanwhile' }), 'other-owner')
+    t.equal(enter(late, 'alice'), 'entered')
+    t.equal(enter(open().link, 'alice'), 'too-many-links')
     t.equal(table.counters.get('multilink-too-many-links'), 1)
-    const few = { userKey: 'bob', needsEncryption: false, owner: undefined, maxLinks: 1 }
-    t.equal(open().link.enter(few), 'too-many-links', 'the user may have fewer')
+    t.equal(enter(open().link, 'bob', { maxLinks: 1 }), 'too-many-links', 'the user may have fewer')
   },
 )
 
 t.test('who must encrypt joins no bundle that does not; who need not joins either', async t => {
-  const { open, table } = side(6)
-  t.ok(enter(open().link, 'alice') && enter(open().link, 'bob', true))
-  t.notOk(enter(open().link, 'alice', true))
+  const { open, enter, table } = side(6)
+  const must = { needsEncryption: true }
+  t.equal(enter(open().link, 'alice'), 'entered')
+  t.equal(enter(open().link, 'bob', must), 'entered')
+  t.equal(enter(open().link, 'alice', must), 'not-encrypted')
   t.equal(table.counters.get('multilink-not-encrypted'), 1)
-  t.ok(enter(open().link, 'bob') && enter(open().link, 'bob', true))
+  t.equal(enter(open().link, 'bob'), 'entered')
+  t.equal(enter(open().link, 'bob', must), 'entered')
+})
+
+t.test('links leave in any order, and the last one ends the bundle', async t => {
+  for (const order of [
+    [0, 1, 2],
+    [1, 0, 2],
+    [2, 1, 0],
+  ]) {
+    const { open, enter, send, table, receive, packets } = side(5)
+    const links = [open(700), open(), open()]
+    for (const { link } of links) enter(link, 'alice')
+    const [{ link: one } = open()] = links
+    const bundle = bundleOf(one, t)
+    t.equal(bundle.linkCount, 3)
+    let number = 0
+    for (const [gone, index] of order.entries()) {
+      const left = links[index]
+      t.ok(left !== undefined && receive(left.link, fromHex(`ff03003d c000000${number++} 0021 45`)))
+      t.equal(packets.length, number, 'what comes is whole')
+      left?.link.leave()
+      t.equal(bundle.linkCount, 2 - gone)
+      t.equal(
+        send(bundle, ipv4Packet(600, 1)),
+        gone < 2,
+        'what goes has a link, while there is one',
+      )
+      t.notOk(left !== undefined && receive(left.link, fromHex('ff03003d c0000000 45')))
+    }
+    const frames = links.map(({ sink }) => sink.frames.length)
+    t.equal(frames[order[0] ?? 0], 0, 'nothing over one that has gone')
+    t.equal(links[order[2] ?? 0]?.sink.frames.at(-1)?.[3], 0x21, 'plain over the last')
+    t.equal(table.size, 0)
+    t.equal(enter(one, 'alice', { owner: 'another session' }), 'entered', 'the name is free again')
+  }
 })
 
 t.test(
-  'the first link takes the others along when it goes, and the name is free again',
+  'a link that may not carry yet belongs to the bundle, and nothing passes over it',
   async t => {
-    const { open, table, closed, receive } = side(5)
+    const { open, enter, send, table, receive, packets } = side(7)
     const [a, b] = [open(), open()]
     enter(a.link, 'alice')
-    enter(b.link, 'alice')
-    t.ok(receive(b.link, fromHex('ff030021 45')), 'what came whole belongs to the bundle')
-    a.link.leave()
-    t.same(closed, [1])
-    t.equal(table.size, 0)
-    t.notOk(receive(b.link, fromHex('ff03003d c0000000 45')), 'no bundle, no fragments')
-    t.ok(enter(a.link, 'alice'))
-    t.notOk(a.link.isFollower)
+    const sealer = new PlainSealer(new Uint8Array(64))
+    const entrant = { userKey: 'alice', needsEncryption: false, owner: 'alice', sealer }
+    t.equal(b.link.enter({ ...entrant, deliver: () => t.fail('not this one') }), undefined)
+    const bundle = bundleOf(a.link, t)
+    t.equal(bundle.linkCount, 2)
+    for (let i = 0; i < 4; i++) send(bundle, ipv4Packet(100, i))
+    t.equal(b.sink.frames.length, 0)
+    t.ok(receive(b.link, fromHex('ff03003d c0000000 0021 45')))
+    t.equal(table.counters.get('multilink-not-permitted'), 1)
+    t.same(packets, [])
+    b.link.carry()
+    b.link.carry()
+    for (let i = 0; i < 4; i++) send(bundle, ipv4Packet(100, i))
+    t.equal(b.sink.frames.length, 2)
+    t.equal(bundle.mtuBytes, 1400)
+    b.sink.mtuBytes = 1200
+    t.equal(bundle.mtuBytes, 1200, 'it may be the last one')
   },
 )
 
@@ -543,7 +593,7 @@ t.test('a link that follows stays up without networks of its own', async t => {
   for (const one of [pair.server, pair.client]) {
     one.handle({ type: 'bundled', isFollower: true }, pair.nowMs)
     one.handle({ type: 'bundled', isFollower: true }, pair.nowMs)
-    t.same(one.counters().slice(-1), ['bundled-not-due'])
+    t.same(one.counters().slice(-1), ['placed-not-due'])
   }
   pair.run(pair.nowMs + 200_000)
   t.equal(pair.server.of('closed').length + pair.client.of('closed').length, 0)

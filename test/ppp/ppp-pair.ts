@@ -14,23 +14,28 @@ import {
   generateAuthenticatorResponse,
   ntPasswordHash,
 } from '../../lib/crypto/ms-chap.ts'
-import { PppEngine } from '../../lib/ppp/engine.ts'
-import type { PppEvent, PppInput } from '../../lib/ppp/event.ts'
-import type { PppClientSettings, PppServerSettings, ServerNetwork } from '../../lib/ppp/settings.ts'
+import type { ServerNetwork } from '../../lib/ppp/settings.ts'
 import { encodeControlPacket, parseControlPacket } from '../../lib/ppp/wire/control-packet.ts'
 import { encodeFrame, PppProtocol, peel, protocolName } from '../../lib/ppp/wire/frame.ts'
+import {
+  type WholeClientSettings,
+  WholeEngine,
+  type WholeEvent,
+  type WholeInput,
+  type WholeServerSettings,
+} from './whole-engine.ts'
 
 export const password = 'clientPass-canary'
 export const userName = 'DOMAIN\\alice'
 
-export const serverSettings: PppServerSettings = {
+export const serverSettings: WholeServerSettings = {
   role: 'server',
   mruBytes: 1400,
   serverName: 'openras',
   authentication: ['mschapv2', 'chap-md5', 'pap'],
 }
 
-export const clientSettings: PppClientSettings = {
+export const clientSettings: WholeClientSettings = {
   role: 'client',
   mruBytes: 1400,
   userName,
@@ -115,16 +120,16 @@ export const perfect: Impairment = { lossPercent: 0, duplicatePercent: 0, reorde
 
 /** One engine with what it said. */
 export class Side {
-  readonly engine: PppEngine
-  readonly events: PppEvent[] = []
+  readonly engine: WholeEngine
+  readonly events: WholeEvent[] = []
   readonly sent: Uint8Array[] = []
 
-  constructor(engine: PppEngine) {
+  constructor(engine: WholeEngine) {
     this.engine = engine
   }
 
   /** Hands a buffer over and overwrites it afterwards: nothing may be kept. */
-  handle(input: PppInput | typeof timeout, nowMs: number): void {
+  handle(input: WholeInput | typeof timeout, nowMs: number): void {
     if (input.type === 'frame') {
       const bytes = copyBytes(input.bytes)
       this.engine.handle({ type: 'frame', bytes }, nowMs)
@@ -144,8 +149,8 @@ export class Side {
     return this.sent.splice(0)
   }
 
-  of<T extends PppEvent['type']>(type: T): Extract<PppEvent, { type: T }>[] {
-    return this.events.filter((e): e is Extract<PppEvent, { type: T }> => e.type === type)
+  of<T extends WholeEvent['type']>(type: T): Extract<WholeEvent, { type: T }>[] {
+    return this.events.filter((e): e is Extract<WholeEvent, { type: T }> => e.type === type)
   }
 
   counters(): string[] {
@@ -161,8 +166,8 @@ interface InFlight {
 
 export interface PairOptions {
   readonly seed?: number
-  readonly server?: Partial<PppServerSettings>
-  readonly client?: Partial<PppClientSettings>
+  readonly server?: Partial<WholeServerSettings>
+  readonly client?: Partial<WholeClientSettings>
   readonly impairment?: Impairment
   readonly users?: OneUser
   /** How long the users database thinks. */
@@ -194,10 +199,10 @@ export class Pair {
     this.#network = 'network' in options ? options.network : network
     this.impairment = options.impairment ?? perfect
     this.server = new Side(
-      new PppEngine({ ...serverSettings, ...options.server }, new SeededRandom(seed * 7 + 1)),
+      new WholeEngine({ ...serverSettings, ...options.server }, new SeededRandom(seed * 7 + 1)),
     )
     this.client = new Side(
-      new PppEngine({ ...clientSettings, ...options.client }, new SeededRandom(seed * 13 + 5)),
+      new WholeEngine({ ...clientSettings, ...options.client }, new SeededRandom(seed * 13 + 5)),
     )
   }
 
@@ -357,16 +362,16 @@ export class HandPlayed extends Side {
   }
 }
 
-export function handPlayedServer(settings: Partial<PppServerSettings> = {}): HandPlayed {
-  return new HandPlayed(new PppEngine({ ...serverSettings, ...settings }, new SeededRandom(4242)))
+export function handPlayedServer(settings: Partial<WholeServerSettings> = {}): HandPlayed {
+  return new HandPlayed(new WholeEngine({ ...serverSettings, ...settings }, new SeededRandom(4242)))
 }
 
-export function handPlayedClient(settings: Partial<PppClientSettings> = {}): HandPlayed {
-  return new HandPlayed(new PppEngine({ ...clientSettings, ...settings }, new SeededRandom(2424)))
+export function handPlayedClient(settings: Partial<WholeClientSettings> = {}): HandPlayed {
+  return new HandPlayed(new WholeEngine({ ...clientSettings, ...settings }, new SeededRandom(2424)))
 }
 
 /** A server whose client has proved itself with PAP and waits in the Network phase. */
-export function acceptedByPap(settings: Partial<PppServerSettings> = {}): HandPlayed {
+export function acceptedByPap(settings: Partial<WholeServerSettings> = {}): HandPlayed {
   const server = handPlayedServer({ ...settings, authentication: ['pap'] }).openLink()
   server.play('pap', 1, 1, '0161 0162')
   const attempt = server.of('authenticate').at(-1)?.attempt ?? 0
@@ -377,7 +382,7 @@ export function acceptedByPap(settings: Partial<PppServerSettings> = {}): HandPl
 }
 
 /** The same with both network protocols up. */
-export function upByPap(settings: Partial<PppServerSettings> = {}): HandPlayed {
+export function upByPap(settings: Partial<WholeServerSettings> = {}): HandPlayed {
   const server = acceptedByPap(settings)
   server.handle({ type: 'network', network }, server.nowMs)
   const packets = server.take()

@@ -15,7 +15,7 @@ import { PptpDialler, PptpListener } from '../../lib/pptp/index.ts'
 import { makeBundles } from '../../lib/server/bundles.ts'
 import { PppCalls } from '../../lib/server/ppp-call.ts'
 import { PppDial } from '../../lib/server/ppp-dial.ts'
-import type { PppLinkOwner } from '../../lib/server/ppp-link.ts'
+import type { PppNetwork } from '../../lib/server/ppp-network.ts'
 import { SstpDialler } from '../../lib/sstp/index.ts'
 import { udp } from '../dataplane/packets.ts'
 import { FakePacketSocket, join } from '../pptp/packet-socket.ts'
@@ -40,7 +40,7 @@ async function setUp(
   const server = new DialIn({ ipv4: '10.87.0.10-10.87.0.20', hasIpv6: false, limits })
   const { clock, wheel, dataplane } = server
   const bundlesOf = (plane: typeof dataplane, seed: number) =>
-    new BundleTable<PppLinkOwner>({
+    new BundleTable<PppNetwork>({
       ...{ dataplane: plane, clock, wheel, linksPerBundle, mrruBytes: 1600 },
       slots: new StackSlotPool(plane.memory, 2048, 64),
       random: new SeededRandom(seed),
@@ -351,14 +351,58 @@ t.test('users never share a bundle, and a bundle takes no more links than it may
   t.equal(bundles.size, 2)
 })
 
-t.test('the first call of a bundle takes the others along', async t => {
-  const { server, dial, meanwhile } = await setUp(t)
-  const first = await dial()
-  await meanwhile(first.up)
-  const second = await dial()
-  await meanwhile(second.joined)
-  first.hangUp()
-  await meanwhile(Promise.all([first.closed, second.closed]))
-  await server.until(() => server.sessions.size === 0)
-  t.equal(server.ipv4Pool.leasedCount, 0)
-})
+for (const [name, compression] of [
+  ['in clear', undefined],
+  ['with the keys of its proof', encrypted],
+] as const) {
+  t.test(`the first call of a bundle may go, and the session goes on, ${name}`, async t => {
+    const { server, bundles, dial, client, meanwhile } = await setUp(t, compression, 3, {
+      sessionsPerUser: 1,
+    })
+    const first = await dial()
+    const { localAddress } = await meanwhile(first.up)
+    const second = await dial()
+    await meanwhile(second.joined)
+    await server.until(() => server.sessions.list()[0]?.bundle?.links.length === 2)
+    const [before] = server.sessions.list()
+    const own = formatIpv4(localAddress)
+    const flows = async (title: string) => {
+      const [sent, answers] = [server.host.toHost.length, client.memoryDevice.toHost.length]
+      for (const packet of uplinkPackets(own, 10)) {
+        client.memoryDevice.fromHost(packet)
+        server.host.fromHost(
+          udp({ source: '10.1.2.3', destination: own, payload: new Uint8Array(1200) }),
+        )
+        await server.elapse(20, 10)
+      }
+      await server.until(() => server.host.toHost.length >= sent + 10)
+      await server.until(() => client.memoryDevice.toHost.length >= answers + 10)
+      t.pass(title)
+    }
+    await flows('over two links')
+    t.equal(server.sessions.disconnect(`${before?.number}.1`), 1, 'the first link by its name')
+    await meanwhile(first.closed)
+    await server.until(() => server.sessions.size === 1)
+    t.match(server.sessions.list(), [
+      { id: before?.id, ipv4: own, state: 'up', bundle: { linkCount: 2, links: [{ number: 2 }] } },
+    ])
+    t.equal(server.of('link-left').length, 1)
+    t.same(server.of('session-down'), [])
+    await flows('over the one that is left')
+    const third = await dial()
+    await meanwhile(third.joined)
+    await server.until(() => server.sessions.list()[0]?.bundle?.links.length === 2)
+    await flows('over two again')
+    t.equal(server.ipv4Pool.leasedCount, 1)
+    second.hangUp()
+    await meanwhile(second.closed)
+    await flows('over the third')
+    t.equal(server.sessions.disconnect('alice'), 1)
+    await meanwhile(third.closed)
+    await server.until(() => server.sessions.size === 0)
+    t.equal(bundles.size, 0)
+    t.equal(server.ipv4Pool.leasedCount, 0)
+    t.match(server.of('session-down'), [{ cause: 'admin-reset', receivedPackets: 40 }])
+    t.equal(server.sessions.countOf('alice'), 0)
+  })
+}

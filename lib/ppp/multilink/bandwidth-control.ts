@@ -1,7 +1,7 @@
 /**
  * Links of one bundle added and dropped as they are needed: BACP elects a favored peer, BAP asks for
  * changes (RFC 2125), the load says when. Who dials asks for leave to call; who is called asks to be
- * called, and both may ask to drop a link. The first link is never dropped, since it leads.
+ * called, and both may ask to drop a link. The last link is never dropped.
  */
 import { type Machine, Outbox, type Output, type Timeout } from '../../core/machine.ts'
 import type { RandomSource } from '../../core/random.ts'
@@ -31,7 +31,7 @@ export type BandwidthInput =
   | { readonly type: 'open' }
   /** An information field of BACP or BAP, on any link; used during the call only. */
   | { readonly type: 'packet'; readonly protocol: number; readonly bytes: Uint8Array }
-  /** The links of the bundle as they are now, the first one in front; undefined: it has no name. */
+  /** The links of the bundle as they are now, oldest first; undefined: it has no name. */
   | { readonly type: 'links'; readonly links: readonly (LinkNames | undefined)[] }
   /** What became of the link that `add-link` asked for. */
   | { readonly type: 'dialled'; readonly isUp: boolean }
@@ -169,8 +169,8 @@ export class BandwidthControl implements Machine<BandwidthInput, BandwidthEvent>
   }
 
   #askForFewer(nowMs: number): void {
-    const last = this.#links.slice(1).findLast(link => link !== undefined)
-    if (last === undefined) return
+    const last = this.#links.findLast(link => link !== undefined)
+    if (last === undefined || this.#links.length < 2) return
     const isAsked = this.#ask(BapType.linkDropQueryRequest, { discriminator: last.peer }, nowMs)
     if (isAsked) this.#dropping = last
   }
@@ -249,9 +249,8 @@ export class BandwidthControl implements Machine<BandwidthInput, BandwidthEvent>
 
   #judgeDrop(discriminator: number | undefined, nowMs: number): number {
     if (this.#links.length < 2) return BapResponse.fullNak
-    const index = this.#links.findIndex(link => link !== undefined && link.own === discriminator)
-    if (index < 1) {
-      this.#unexpected(index < 0 ? 'bap-unknown-link' : 'bap-drop-of-first')
+    if (!this.#links.some(link => link !== undefined && link.own === discriminator)) {
+      this.#unexpected('bap-unknown-link')
       return BapResponse.nak
     }
     return this.#load?.wouldMiss(nowMs) === true ? BapResponse.nak : BapResponse.ack

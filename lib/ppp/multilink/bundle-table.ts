@@ -41,26 +41,21 @@ export type UserLimits = Pick<Authorization, 'maxLinks' | 'linkLoad'>
 export interface Entrant<Owner> {
   readonly userKey: string
   readonly agreement: MultilinkAgreement
-  readonly sealer: FrameSealer
   /** Its data may pass in clear nowhere: the bundle must be encrypted by PPP. */
   readonly needsEncryption: boolean
   /** Links that this user's bundles may have, if fewer than all may. */
   readonly maxLinks?: number
-  /** Whose the bundle is, if this link leads it. */
+  /** Whose the link is. It joins no bundle of another owner. */
   readonly owner: Owner
-  /** What the bundle has received, if this link leads it. */
+  /** How packets of that owner are made frames. */
+  readonly sealer: FrameSealer
+  /** What the owner's bundle has received. */
   deliver(at: number, lengthBytes: number): void
 }
 
-export type EntranceRefusal = 'too-many-links' | 'other-options' | 'not-encrypted'
+export type EntranceRefusal = 'too-many-links' | 'other-options' | 'other-owner' | 'not-encrypted'
 
-export interface Entrance<Owner> {
-  readonly bundle: Bundle<Owner>
-  /** The bundle is new, and this link leads it. */
-  readonly isFirst: boolean
-}
-
-/** `Owner` stands for a bundle where there is more to it than its links. */
+/** `Owner` has what there is above the links: networks, and what they were given. */
 export class BundleTable<Owner = undefined> {
   readonly counters = new Counters()
   readonly settings: MultilinkSettings
@@ -115,24 +110,25 @@ export class BundleTable<Owner = undefined> {
   }
 
   /** The bundle of a link: that of its user and endpoint, or a new one when there is none. */
-  enter(entrant: Entrant<Owner>): Entrance<Owner> | EntranceRefusal {
+  enter(entrant: Entrant<Owner>): Bundle<Owner> | EntranceRefusal {
     const key = keyOf(entrant.userKey, entrant.agreement)
     const present = this.#bundles.get(key)
     if (present !== undefined) {
       const refusal = this.#refusalOf(entrant, present)
-      if (refusal === undefined) return { bundle: present, isFirst: false }
+      if (refusal === undefined) return present
       this.counters.count(`multilink-${refusal}`)
       return refusal
     }
     const bundle = this.#create(key, entrant)
     this.#bundles.set(key, bundle)
-    return { bundle, isFirst: true }
+    return bundle
   }
 
   #refusalOf(
-    { agreement, needsEncryption, maxLinks = Number.POSITIVE_INFINITY }: Entrant<Owner>,
+    { agreement, needsEncryption, owner, maxLinks = Number.POSITIVE_INFINITY }: Entrant<Owner>,
     bundle: Bundle<Owner>,
   ): EntranceRefusal | undefined {
+    if (bundle.owner !== owner) return 'other-owner'
     if (bundle.linkCount >= Math.min(this.#options.linksPerBundle, maxLinks)) {
       return 'too-many-links'
     }
@@ -142,7 +138,7 @@ export class BundleTable<Owner = undefined> {
       (sendForm === shortSequence) === agreement.sendsShort &&
       peerMrruBytes === agreement.peerMrruBytes
     if (!isSame) return 'other-options'
-    // What the first link carries in a tunnel that protects it would go in clear over this one.
+    // What goes in clear through tunnels that protect it would go in clear over this link.
     return needsEncryption && !bundle.isEncryptionDue ? 'not-encrypted' : undefined
   }
 

@@ -1,7 +1,7 @@
 /**
- * The links of one peer as one (RFC 1990). The first link leads: its PPP negotiates the networks, and
- * the bundle lives as long as it does. With one link packets go as they are; with more, each packet is
- * sealed once for the bundle and goes out in fragments, over the links in turn.
+ * The links of one peer as one (RFC 1990). They come and go in any order; the last one to go ends it.
+ * With one link packets go as they are; with more, each packet is sealed once for the bundle and goes
+ * out in fragments, over the links in turn.
  */
 import type { Counters } from '../../core/faults.ts'
 import { noRoom, type PacketSink } from '../../core/packet-sink.ts'
@@ -36,12 +36,12 @@ export interface BundlePorts extends Omit<ReassemblerPorts, 'counters'> {
   readonly memory: PinnedMemory
   readonly staging: Staging
   readonly counters: Counters
-  /** The first link is gone: the bundle is known no more. */
+  /** The last link is gone: the bundle is known no more. */
   ended(): void
 }
 
-/** What the first link brings. */
-export interface BundleLead<Owner> {
+/** Who is behind the links. */
+export interface BundleTenant<Owner> {
   readonly sealer: FrameSealer
   /** PPP encrypts what the bundle carries, or nothing is carried. */
   readonly isEncryptionDue: boolean
@@ -56,17 +56,19 @@ export class Bundle<Owner = undefined> implements PacketSink {
   onChange: (() => void) | undefined
   readonly #ports: BundlePorts
   readonly #members: MemberLink[] = []
+  /** Those that may carry: what is looked at for every packet. */
+  readonly #carrying: MemberLink[] = []
   readonly #reassembler: Reassembler
   #sealer: FrameSealer
   #turn = 0
   #nextSequence = 0
   #isOver = false
 
-  constructor(agreement: BundleAgreement, lead: BundleLead<Owner>, ports: BundlePorts) {
+  constructor(agreement: BundleAgreement, tenant: BundleTenant<Owner>, ports: BundlePorts) {
     this.agreement = agreement
-    this.isEncryptionDue = lead.isEncryptionDue
-    this.owner = lead.owner
-    this.#sealer = lead.sealer
+    this.isEncryptionDue = tenant.isEncryptionDue
+    this.owner = tenant.owner
+    this.#sealer = tenant.sealer
     this.#ports = ports
     this.#reassembler = new Reassembler(agreement.receiveForm, agreement.mrruBytes, ports)
   }
@@ -75,15 +77,15 @@ export class Bundle<Owner = undefined> implements PacketSink {
     return this.#members.length
   }
 
-  /** What BAP calls the links, the first one in front; undefined: it has no name. */
+  /** What BAP calls the links; undefined: it has no name. */
   get linkNames(): (LinkNames | undefined)[] {
     return this.#members.map(({ names }) => names)
   }
 
-  /** Ends the link that we call so; false when there is none, or when it leads. */
+  /** Ends the link that we call so; false when there is none, or no other. */
   drop(own: number): boolean {
     const member = this.#members.find(({ names }) => names?.own === own)
-    if (member === undefined || member === this.#members[0]) return false
+    if (member === undefined || this.#members.length === 1) return false
     member.end()
     return true
   }
@@ -92,21 +94,25 @@ export class Bundle<Owner = undefined> implements PacketSink {
     return this.#reassembler.waitingFragments
   }
 
-  /** The first one leads. */
+  /** The link belongs to the bundle, and carries nothing yet. */
   add(member: MemberLink): void {
     this.#members.push(member)
-    this.#reassembler.addLink(member)
-    this.#applySealers()
     this.onChange?.()
   }
 
-  /** The link is down. When the first one is, so are the others. */
+  /** The link may carry from now on. */
+  carry(member: MemberLink): void {
+    if (this.#carrying.includes(member) || !this.#members.includes(member)) return
+    this.#carrying.push(member)
+    this.#reassembler.addLink(member)
+    this.#applySealers()
+  }
+
+  /** The link is down. */
   remove(member: MemberLink): void {
-    const index = this.#members.indexOf(member)
-    if (index < 0) return
-    this.#members.splice(index, 1)
-    if (index > 0) {
-      this.#reassembler.removeLink(member)
+    if (!take(this.#members, member)) return
+    if (take(this.#carrying, member)) this.#reassembler.removeLink(member)
+    if (this.#members.length > 0) {
       this.#applySealers()
       this.onChange?.()
       return
@@ -114,7 +120,6 @@ export class Bundle<Owner = undefined> implements PacketSink {
     this.#isOver = true
     this.#reassembler.destroy()
     this.#ports.ended()
-    for (const other of this.#members.splice(0)) other.close()
   }
 
   /** How packets of the bundle are made frames, before they are cut. */
@@ -125,25 +130,24 @@ export class Bundle<Owner = undefined> implements PacketSink {
 
   /** The information field of a 0x003d frame that came on `member`. */
   receive(member: MemberLink, at: number, lengthBytes: number): void {
-    if (!this.#isOver) this.#reassembler.receive(member, at, lengthBytes)
-  }
-
-  /** A frame that came on any link without the head of a fragment. */
-  receiveWhole(at: number, lengthBytes: number): void {
-    this.#members[0]?.receiveWhole(at, lengthBytes)
+    if (this.#isOver) return
+    if (this.#carrying.includes(member)) this.#reassembler.receive(member, at, lengthBytes)
+    else this.#ports.counters.count('multilink-not-permitted')
   }
 
   // PacketSink
 
+  /** What passes over any of the links alone: it may be the last. */
   get mtuBytes(): number {
-    const mtuBytes = this.#members[0]?.sink.mtuBytes ?? 0
-    return Math.min(mtuBytes, this.agreement.peerMrruBytes)
+    let mtuBytes = this.#carrying.length === 0 ? 0 : this.agreement.peerMrruBytes
+    for (const { sink } of this.#carrying) mtuBytes = Math.min(mtuBytes, sink.mtuBytes)
+    return mtuBytes
   }
 
   reserve(lengthBytes: number): number {
-    const [first] = this.#members
+    const [first] = this.#carrying
     if (first === undefined) return noRoom
-    if (this.#members.length === 1) return first.sink.reserve(lengthBytes)
+    if (this.#carrying.length === 1) return first.sink.reserve(lengthBytes)
     const { staging } = this.#ports
     if (lengthBytes + stagingHeadroomBytes <= staging.lengthBytes) {
       return staging.at + stagingHeadroomBytes
@@ -153,8 +157,8 @@ export class Bundle<Owner = undefined> implements PacketSink {
   }
 
   commit(at: number, lengthBytes: number): void {
-    const [first] = this.#members
-    if (first !== undefined && this.#members.length === 1) {
+    const [first] = this.#carrying
+    if (first !== undefined && this.#carrying.length === 1) {
       first.sink.commit(at, lengthBytes)
       return
     }
@@ -164,13 +168,13 @@ export class Bundle<Owner = undefined> implements PacketSink {
   }
 
   flush(): void {
-    for (const { sink } of this.#members) sink.flush()
+    for (const { sink } of this.#carrying) sink.flush()
   }
 
   /** Fragments of equal size, as few as the links permit. */
   #cut(at: number, lengthBytes: number): void {
     let limitBytes = lengthBytes
-    for (const { fragmentBytes } of this.#members) limitBytes = Math.min(limitBytes, fragmentBytes)
+    for (const { fragmentBytes } of this.#carrying) limitBytes = Math.min(limitBytes, fragmentBytes)
     if (limitBytes <= 0) return
     const sizeBytes = Math.ceil(lengthBytes / Math.ceil(lengthBytes / limitBytes))
     for (let done = 0; done < lengthBytes; done += sizeBytes) {
@@ -185,9 +189,9 @@ export class Bundle<Owner = undefined> implements PacketSink {
   #sendFragment(at: number, lengthBytes: number, flags: number): void {
     const sequence = this.#nextSequence
     this.#nextSequence = (sequence + 1) & this.agreement.sendForm.mask
-    for (let tries = this.#members.length; tries > 0; tries--) {
-      this.#turn = (this.#turn + 1) % this.#members.length
-      const member = this.#members[this.#turn]
+    for (let tries = this.#carrying.length; tries > 0; tries--) {
+      this.#turn = (this.#turn + 1) % this.#carrying.length
+      const member = this.#carrying[this.#turn]
       const to = member?.sink.reserve(lengthBytes) ?? noRoom
       if (member === undefined || to === noRoom) continue
       this.#ports.memory.copy(to, at, lengthBytes)
@@ -199,7 +203,14 @@ export class Bundle<Owner = undefined> implements PacketSink {
   }
 
   #applySealers(): void {
-    if (this.#members.length === 1) this.#members[0]?.useSealer(this.#sealer)
-    else for (const member of this.#members) member.useSealer(member)
+    if (this.#carrying.length === 1) this.#carrying[0]?.useSealer(this.#sealer)
+    else for (const member of this.#carrying) member.useSealer(member)
   }
+}
+
+/** False: it was not there. */
+function take(members: MemberLink[], member: MemberLink): boolean {
+  const index = members.indexOf(member)
+  if (index >= 0) members.splice(index, 1)
+  return index >= 0
 }

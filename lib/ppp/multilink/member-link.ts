@@ -15,12 +15,8 @@ export interface MemberOptions {
   /** As the peer wants to be sent to. */
   readonly form: SequenceForm
   setSealer(sealer: FrameSealer): void
-  /** A frame for the bundle that this link leads. */
-  receiveWhole(at: number, lengthBytes: number): void
   /** What BAP calls the link; absent: nothing. */
   readonly names?: LinkNames
-  /** The bundle is gone, and with it this link. */
-  close(): void
   /** The bundle goes on without this link. */
   end(): void
 }
@@ -48,14 +44,6 @@ export class MemberLink implements FrameSealer, ReceivingLink {
   /** What the tunnel carries from now on is made so. */
   useSealer(sealer: FrameSealer): void {
     this.#options.setSealer(sealer)
-  }
-
-  receiveWhole(at: number, lengthBytes: number): void {
-    this.#options.receiveWhole(at, lengthBytes)
-  }
-
-  close(): void {
-    this.#options.close()
   }
 
   get names(): LinkNames | undefined {

@@ -65,7 +65,7 @@ function packetOf(number: number, lengthBytes: number): Uint8Array {
   return packet
 }
 
-/** One end of a bundle: all its links, and the data path that its first link leads. */
+/** One end of a bundle: all its links, and the data path above them. */
 class End {
   readonly #clock: ManualClock
   readonly wheel: TimerWheel
@@ -78,6 +78,7 @@ class End {
   readonly #bytes: Uint8Array
   readonly #inbox: number
   #resetWanted = false
+  #sealer: FrameSealer = { headerBytes: 0, seal: () => 0 }
 
   constructor(
     role: 'server' | 'client',
@@ -103,8 +104,6 @@ class End {
         setSealer: sealer => {
           sink.sealer = sealer
         },
-        receive: (at, lengthBytes) => this.#receive(at, lengthBytes),
-        close: () => {},
         end: () => {},
       })
       this.#links.push(link)
@@ -114,9 +113,8 @@ class End {
       role,
       intake: lengthBytes => dataplane.intake(lengthBytes),
       setSealer: sealer => {
-        for (const [i, link] of this.#links.entries()) {
-          if (i === 0 || !link.isFollower) link.setSealer(sealer)
-        }
+        this.#sealer = sealer
+        this.#links[0]?.bundle?.setSealer(sealer)
       },
     })
     this.path.setKeys({ send: new Uint8Array(16).fill(1), receive: new Uint8Array(16).fill(2) })
@@ -124,7 +122,11 @@ class End {
       const form = { sendsShort: isShort, receivesShort: isShort }
       const agreement = { peerMrruBytes: 1600, ...form, endpoint: Uint8Array.of(1, 7) }
       link.agreed(agreement, mrus[i] ?? 1400)
-      link.enter({ userKey: 'alice', needsEncryption: false, owner: undefined })
+      link.enter({
+        ...{ userKey: 'alice', needsEncryption: false, owner: undefined, sealer: this.#sealer },
+        deliver: (at, lengthBytes) => this.#receive(at, lengthBytes),
+      })
+      link.carry()
     }
   }
 
@@ -146,9 +148,7 @@ class End {
     this.#bytes.set(frame, this.#inbox)
     const link = this.#links[index]
     if (frame[3] === 0x3d) link?.receiveFragment(this.#inbox + 4, frame.length - 4)
-    else if (link?.receiveFrame(this.#inbox, frame.length) === false) {
-      this.#receive(this.#inbox, frame.length)
-    }
+    else this.#receive(this.#inbox, frame.length)
     this.#bytes.fill(0xa5, this.#inbox, this.#inbox + 4096)
   }
 

@@ -1,4 +1,4 @@
-/** BACP and BAP of the bundle that one link leads: frames in and out, links added and dropped. */
+/** BACP and BAP of one bundle: frames in and out, links added and dropped. */
 import { copyBytes } from '../core/bytes.ts'
 import { Driver } from '../core/driver.ts'
 import {
@@ -9,29 +9,31 @@ import {
 } from '../ppp/multilink/bandwidth-control.ts'
 import type { Bundle } from '../ppp/multilink/bundle.ts'
 import type { Traffic } from '../ppp/multilink/load-watch.ts'
-import type { LinkServices, PppLinkOwner } from './ppp-link.ts'
+import type { NetworkServices } from './ppp-network.ts'
 
-export interface LinkBandwidthPorts {
-  /** A control frame on the first link. */
+export interface BundleBandwidthPorts {
+  /** A control frame on any link. */
   sendFrame(frame: Uint8Array): void
   traffic(): Traffic
   count(name: string): void
+  /** Where we can dial: once more, for the same bundle; resolves when that call has joined. */
+  readonly addLink?: () => Promise<void>
 }
 
-export class LinkBandwidth {
-  readonly #bundle: Bundle<PppLinkOwner>
-  readonly #ports: LinkBandwidthPorts
+export class BundleBandwidth {
+  readonly #bundle: Bundle<unknown>
+  readonly #ports: BundleBandwidthPorts
   readonly #driver: Driver<BandwidthInput, BandwidthEvent>
 
   constructor(
     settings: BandwidthSettings,
-    bundle: Bundle<PppLinkOwner>,
-    { random, clock, wheel }: LinkServices,
-    ports: LinkBandwidthPorts,
+    bundle: Bundle<unknown>,
+    { random, clock, wheel }: NetworkServices,
+    ports: BundleBandwidthPorts,
   ) {
     this.#bundle = bundle
     this.#ports = ports
-    const dials = bundle.owner.addLink !== undefined
+    const dials = ports.addLink !== undefined
     const control = new BandwidthControl(settings, {
       dials,
       random,
@@ -87,7 +89,7 @@ export class LinkBandwidth {
   #addLink(): void {
     const dialled = (isUp: boolean) => this.#driver.handle({ type: 'dialled', isUp })
     this.#ports.count('bap-link-added')
-    this.#bundle.owner.addLink?.().then(
+    this.#ports.addLink?.().then(
       () => dialled(true),
       () => dialled(false),
     )

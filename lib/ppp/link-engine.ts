@@ -1,6 +1,6 @@
 /**
  * One PPP link, either role (RFC 1661 §3): Dead, Establish, Authenticate, Network, Terminate. It knows
- * no carrier, no users and no addresses: those come in as inputs and go out as events.
+ * no carrier, no users and no networks: those come in as inputs and go out as events.
  */
 import type { Verdict } from '../aaa/authenticator.ts'
 import { copyBytes } from '../core/bytes.ts'
@@ -9,60 +9,45 @@ import { type Machine, Outbox, type Output, type Timeout } from '../core/machine
 import type { RandomSource } from '../core/random.ts'
 import { TimerTable } from '../core/timers.ts'
 import { Authentication } from './authentication.ts'
-import { CompressionLayer } from './compression-layer.ts'
-import type { PppEvent, PppInput } from './event.ts'
+import { EarlyRequests } from './early-requests.ts'
+import type { LinkEvent, LinkInput } from './event.ts'
 import { LcpOptions, minMruBytes } from './lcp.ts'
 import { LinkMaintenance } from './link-maintenance.ts'
 import { Negotiation } from './negotiation.ts'
-import { failureDetails, NetworkLayer } from './network-layer.ts'
+import { failureDetails } from './network-layer.ts'
+import { RenegotiationLimit, tooManyRenegotiations } from './renegotiation-limit.ts'
 import { checkSettings, defaultTiming, type PppSettings, type PppTiming } from './settings.ts'
-import { controlHeaderBytes } from './wire/control-packet.ts'
 import { encodeFrame, PppProtocol, peel } from './wire/frame.ts'
 
 /** RFC 1661 §3.2. */
 export type PppPhase = 'dead' | 'establish' | 'authenticate' | 'network' | 'terminate'
 
-type TimerName =
-  | 'lcp'
-  | 'ccp'
-  | 'compression'
-  | 'ipcp'
-  | 'ipv6cp'
-  | 'exchange'
-  | 'authentication'
-  | 'setup'
-  | 'echo'
+type TimerName = 'lcp' | 'exchange' | 'authentication' | 'setup' | 'echo'
 
-// Implementation constants: renegotiations within a period, after which the peer is at fault.
+// RFC 1661 §2: protocols of network control, and of the link itself, have numbers from here on.
 
-const maxRenegotiations = 32
-const renegotiationPeriodMs = 60_000
-/** RFC 1661 §2: network control protocols have numbers from here on. */
 const firstControlProtocol = 0x8000
+const firstLinkProtocol = 0xc000
 
-export class PppEngine implements Machine<PppInput, PppEvent> {
+export class LinkEngine implements Machine<LinkInput, LinkEvent> {
   readonly #settings: PppSettings
   readonly #timing: PppTiming
-  readonly #outbox = new Outbox<PppEvent>()
+  readonly #outbox = new Outbox<LinkEvent>()
   readonly #timers = new TimerTable<TimerName>()
   readonly #lcpOptions: LcpOptions
   readonly #lcp: Negotiation
   readonly #link: LinkMaintenance
   readonly #authentication: Authentication
-  readonly #network: NetworkLayer
-  /** Absent: CCP is a protocol that we do not speak. */
-  readonly #compression: CompressionLayer | undefined
+  /** For the networks, until the link has its place. */
+  readonly #early = new EarlyRequests()
+  readonly #renegotiations = new RenegotiationLimit()
   #phase: PppPhase = 'dead'
   #isClosed = false
   /** Why the call ends; set once, by whoever comes first. */
   #ending: { readonly cause: DisconnectCause; readonly detail: string } | undefined
-  #hasAskedForAddress = false
   #isRenegotiatedByUs = false
-  /** The proof of this link made keys. */
-  #hasKeys = false
-  #isBundlingDue = false
-  #renegotiations = 0
-  #renegotiationsSinceMs = 0
+  /** It carries for its networks. */
+  #isPlaced = false
 
   /** Throws ConfigError when the settings allow no authentication or cannot be sent. */
   constructor(settings: PppSettings, random: RandomSource) {
@@ -83,9 +68,6 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
     )
     this.#lcp = this.#makeLcp()
     this.#link = this.#makeLink()
-    this.#network = this.#makeNetwork(random)
-    this.#compression = this.#makeCompression()
-    if (settings.role === 'client') this.#network.configureClient(settings.network)
     this.#authentication = this.#makeAuthentication(random)
   }
 
@@ -93,7 +75,7 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
     return this.#phase
   }
 
-  handle(input: PppInput | Timeout, nowMs: number): void {
+  handle(input: LinkInput | Timeout, nowMs: number): void {
     if (this.#isClosed) return
     switch (input.type) {
       case 'timeout':
@@ -114,20 +96,14 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
       case 'wake':
         if (!this.#authentication.wake(input.ticket, nowMs)) this.#unexpected('eap-late-wake')
         return
-      case 'network':
-        this.#receiveNetwork(input, nowMs)
+      case 'placed':
+        this.#place()
         return
-      case 'bundled':
-        this.#bundled(input.isFollower, nowMs)
+      case 'reject':
+        this.#reject(input.protocol, input.packet, nowMs)
         return
       case 'renegotiate':
         this.#renegotiate(nowMs)
-        return
-      case 'request-reset':
-        this.#compression?.requestReset(nowMs)
-        return
-      case 'renegotiate-compression':
-        this.#compression?.renegotiate(nowMs)
         return
       case 'close':
         this.#end(input.cause, input.detail ?? 'closed by us', nowMs)
@@ -142,7 +118,7 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
     }
   }
 
-  poll(): Output<PppEvent> | undefined {
+  poll(): Output<LinkEvent> | undefined {
     return this.#outbox.poll()
   }
 
@@ -213,61 +189,35 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
     if (this.#phase === 'authenticate' && protocol >= firstControlProtocol) {
       this.#authentication.networkHeard(nowMs)
     }
-    if (protocol === PppProtocol.ccp && this.#compression?.isRunning === true) {
-      this.#compression.receive(bytes, at, length, nowMs)
-      return
-    }
-    if (!this.#network.isRunning) {
-      this.#receiveEarly(protocol, bytes, at, length)
-      return
-    }
-    if (this.#network.has(protocol)) {
-      this.#network.receive(protocol, bytes, at, length, nowMs)
-      return
-    }
-    // RFC 1661 §3.5: a known protocol whose NCP is not open is dropped in silence.
-    const isIpv4 = protocol === PppProtocol.ipv4 && this.#network.has(PppProtocol.ipcp)
-    const isIpv6 = protocol === PppProtocol.ipv6 && this.#network.has(PppProtocol.ipv6cp)
-    if (isIpv4 || isIpv6) {
-      this.#unexpected('ip-before-network')
-      return
-    }
-    this.#link.rejectProtocol(protocol, copyBytes(bytes, at, at + length), nowMs)
+    if (!this.#isPlaced) this.#receiveEarly(protocol, bytes, at, length)
+    else if (protocol < firstLinkProtocol) {
+      this.#outbox.event({ type: 'packet', protocol, bytes: copyBytes(bytes, at, at + length) })
+    } else this.#reject(protocol, copyBytes(bytes, at, at + length), nowMs)
   }
 
-  /** Before the networks run: the last request of each NCP is kept, all else dropped (RFC 1661 §3.5). */
+  #reject(protocol: number, packet: Uint8Array, nowMs: number): void {
+    if (this.#lcp.isOpened) this.#link.rejectProtocol(protocol, packet, nowMs)
+  }
+
+  /** Before the networks may run: the last request of each NCP is kept, all else dropped (RFC 1661 §3.5). */
   #receiveEarly(protocol: number, bytes: Uint8Array, at: number, length: number): void {
-    const isParked = this.#network.park(protocol, bytes, at, length)
-    this.#unexpected(isParked ? 'early-request-kept' : 'early-frame-dropped')
-    if (isParked && this.#phase === 'network') this.#askForAddress()
+    const isKept = this.#early.keep(protocol, bytes, at, length)
+    this.#unexpected(isKept ? 'early-request-kept' : 'early-frame-dropped')
   }
 
   #receiveVerdict(attempt: number, verdict: Verdict, nowMs: number): void {
     if (!this.#authentication.verdict(attempt, verdict, nowMs)) this.#unexpected('stale-verdict')
   }
 
-  #receiveNetwork(input: Extract<PppInput, { type: 'network' }>, nowMs: number): void {
-    if (this.#settings.role === 'client') {
-      this.#unexpected('network-given-to-client')
+  #place(): void {
+    if (this.#phase !== 'network' || this.#isPlaced) {
+      this.#unexpected('placed-not-due')
       return
     }
-    this.#network.configureServer(input.network)
-    if (this.#phase === 'network' && !this.#network.isRunning && !this.#isBundlingDue) {
-      this.#startNetwork(nowMs)
-    }
-  }
-
-  #bundled(isFollower: boolean, nowMs: number): void {
-    if (!this.#isBundlingDue) {
-      this.#unexpected('bundled-not-due')
-      return
-    }
-    this.#isBundlingDue = false
-    if (!isFollower) this.#secure(nowMs)
-    else {
-      // The networks are those of the bundle: nothing more is set up here.
-      this.#timers.clear('setup')
-      this.#network.takeParked()
+    this.#isPlaced = true
+    this.#timers.clear('setup')
+    for (const [protocol, bytes] of this.#early.take()) {
+      this.#outbox.event({ type: 'packet', protocol, bytes })
     }
   }
 
@@ -283,14 +233,6 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
     switch (name) {
       case 'lcp':
         this.#lcp.restartTimer(nowMs)
-        return
-      case 'ccp':
-      case 'compression':
-        this.#compression?.timer(name, nowMs)
-        return
-      case 'ipcp':
-      case 'ipv6cp':
-        this.#network.timer(name, nowMs)
         return
       case 'exchange':
         this.#authentication.timer(nowMs)
@@ -350,11 +292,9 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
     this.#timers.clear('exchange')
     this.#timers.clear('authentication')
     this.#authentication.stop()
-    this.#network.stop(nowMs)
-    this.#compression?.stop(nowMs)
-    this.#hasKeys = false
-    this.#isBundlingDue = false
-    this.#hasAskedForAddress = false
+    this.#early.clear()
+    this.#isPlaced = false
+    this.#outbox.event({ type: 'link-down' })
     if (this.#ending !== undefined) return
     this.#phase = 'establish'
     this.#outbox.event({ type: 'renegotiating' })
@@ -362,15 +302,10 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
     if (!this.#isRenegotiatedByUs) this.#countRenegotiation(nowMs)
   }
 
-  /** The peer took LCP or a network protocol down to negotiate it again: not without end. */
+  /** The peer took LCP down to negotiate it again: not without end. */
   #countRenegotiation(nowMs: number): void {
-    if (this.#ending !== undefined) return
-    if (nowMs - this.#renegotiationsSinceMs > renegotiationPeriodMs) {
-      this.#renegotiationsSinceMs = nowMs
-      this.#renegotiations = 0
-    }
-    if (++this.#renegotiations > maxRenegotiations) {
-      this.#end('protocol-error', `more than ${maxRenegotiations} renegotiations a minute`, nowMs)
+    if (this.#renegotiations.exceeds(nowMs)) {
+      this.#end('protocol-error', tooManyRenegotiations, nowMs)
     }
   }
 
@@ -378,47 +313,9 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
     this.#timers.set('authentication', nowMs + this.#timing.authenticationMs)
   }
 
-  #authenticated(nowMs: number): void {
+  #authenticated(): void {
     this.#timers.clear('authentication')
     this.#phase = 'network'
-    this.#isBundlingDue = this.#lcpOptions.multilink !== undefined
-    if (!this.#isBundlingDue) this.#secure(nowMs)
-  }
-
-  /** What comes between authentication and networks. */
-  #secure(nowMs: number): void {
-    if (this.#compression === undefined) this.#begin(nowMs)
-    else {
-      const parked = this.#network.takeParked()
-      this.#compression.start(this.#hasKeys, nowMs)
-      this.#dispatchAll(parked, nowMs)
-    }
-  }
-
-  /** Compression is settled: the networks are due. */
-  #begin(nowMs: number): void {
-    if (this.#network.isConfigured) this.#startNetwork(nowMs)
-    else this.#askForAddress()
-  }
-
-  #askForAddress(): void {
-    const address = this.#network.requestedIpv4()
-    if (address === undefined || this.#hasAskedForAddress) return
-    this.#hasAskedForAddress = true
-    this.#outbox.event({ type: 'ipv4-requested', address })
-  }
-
-  #startNetwork(nowMs: number): void {
-    if (this.#compression?.isSettled === false) return
-    const parked = this.#network.takeParked()
-    this.#network.start(nowMs)
-    this.#dispatchAll(parked, nowMs)
-  }
-
-  #dispatchAll(parked: readonly [protocol: number, packet: Uint8Array][], nowMs: number): void {
-    for (const [protocol, packet] of parked) {
-      this.#dispatch(protocol, packet, 0, packet.length, nowMs)
-    }
   }
 
   /** Begins the end: Terminate-Request, then `closed` when it is answered or given up. */
@@ -455,11 +352,6 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
 
   #send(protocol: number, packet: Uint8Array): void {
     if (!this.#isClosed) this.#outbox.transmit(encodeFrame(protocol, packet))
-  }
-
-  #mtuBytes(): number {
-    const mruBytes = Math.min(this.#lcpOptions.peerMruBytes, this.#settings.mruBytes)
-    return mruBytes - (this.#compression?.overheadBytes ?? 0)
   }
 
   #makeLcp(): Negotiation {
@@ -511,11 +403,6 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
       this.#unexpected('protocol-reject-before-link')
       return
     }
-    if (protocol === PppProtocol.ccp && this.#compression?.isRunning === true) {
-      this.#compression.protocolRejected(nowMs)
-      return
-    }
-    if (this.#network.protocolRejected(protocol, nowMs)) return
     if (protocol === PppProtocol.lcp) {
       this.#end('protocol-error', 'the peer does not speak lcp', nowMs)
       return
@@ -524,41 +411,8 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
       this.#end('protocol-error', 'the peer refuses the authentication it agreed to', nowMs)
       return
     }
-    this.#unexpected('protocol-reject-of-other')
-    this.#outbox.event({ type: 'protocol-rejected', protocol })
-  }
-
-  #makeNetwork(random: RandomSource): NetworkLayer {
-    return new NetworkLayer(random, {
-      send: (protocol, packet) => this.#send(protocol, packet),
-      setTimer: (name, deadlineMs) => this.#timers.set(name, deadlineMs),
-      clearTimer: name => this.#timers.clear(name),
-      event: event => this.#outbox.event(event),
-      unexpected: counter => this.#unexpected(counter),
-      mtuBytes: () => this.#mtuBytes(),
-      peerMruBytes: () => Math.max(controlHeaderBytes, this.#lcpOptions.peerMruBytes),
-      permitsReject: nowMs => this.#link.permitsReject(nowMs),
-      opened: () => this.#timers.clear('setup'),
-      flapped: nowMs => this.#countRenegotiation(nowMs),
-      finished: (detail, nowMs) => this.#end('protocol-error', detail, nowMs),
-    })
-  }
-
-  #makeCompression(): CompressionLayer | undefined {
-    const { compression } = this.#settings
-    if (compression === undefined) return undefined
-    return new CompressionLayer(compression, {
-      send: packet => this.#send(PppProtocol.ccp, packet),
-      setTimer: (name, deadlineMs) => this.#timers.set(name, deadlineMs),
-      clearTimer: name => this.#timers.clear(name),
-      event: event => this.#outbox.event(event),
-      unexpected: counter => this.#unexpected(counter),
-      peerMruBytes: () => Math.max(controlHeaderBytes, this.#lcpOptions.peerMruBytes),
-      permitsReject: nowMs => this.#link.permitsReject(nowMs),
-      settled: nowMs => this.#begin(nowMs),
-      flapped: nowMs => this.#countRenegotiation(nowMs),
-      failed: (detail, nowMs) => this.#end('protocol-error', detail, nowMs),
-    })
+    if (this.#isPlaced) this.#outbox.event({ type: 'protocol-rejected', protocol })
+    else this.#unexpected('protocol-reject-of-other')
   }
 
   #makeAuthentication(random: RandomSource): Authentication {
@@ -566,10 +420,7 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
       send: (protocol, packet) => this.#send(protocol, packet),
       setTimer: deadlineMs => this.#timers.set('exchange', deadlineMs),
       clearTimer: () => this.#timers.clear('exchange'),
-      event: event => {
-        if (event.type === 'authenticated') this.#hasKeys = event.keys !== undefined
-        this.#outbox.event(event)
-      },
+      event: event => this.#outbox.event(event),
       unexpected: counter => this.#unexpected(counter),
       peerMruBytes: () => Math.max(minMruBytes, this.#lcpOptions.peerMruBytes),
       /** The user types again: both bounds start over. */
@@ -577,9 +428,9 @@ export class PppEngine implements Machine<PppInput, PppEvent> {
         this.#startAuthenticationTimer(nowMs)
         this.#timers.set('setup', nowMs + this.#timing.setupMs)
       },
-      proved: (protocol, nowMs) => {
+      proved: protocol => {
         if (protocol !== 'none') this.#lcpOptions.neverBelow(protocol)
-        this.#authenticated(nowMs)
+        this.#authenticated()
       },
       failed: (cause, detail, nowMs) => this.#end(cause, detail, nowMs),
     })
