@@ -1,12 +1,12 @@
 /**
  * The way from a call into TLS, where every burst ends with a record that holds one frame.
  *
- * A TLS record may carry many frames, and several writes become one record when they wait for the
- * same one before them. But a client that reads one frame a time, and then asks the socket alone
- * whether there is more, finds the others of the last record only when the next one comes: so does
- * sstpc up to 1.0.18, and the end of each burst would be late by as much as a whole second or a
- * retransmission. So the last frame is kept until all before it is gone, and then is a write of its
- * own. What comes meanwhile is sent with it, and is the burst's new end.
+ * A TLS record may carry many frames, and what is written at the same time becomes one record. But a
+ * client that reads one frame at a time, and then asks the socket alone whether there is more, finds
+ * the others of the last record only when the next one comes: so does sstpc up to 1.0.18, and the end
+ * of each burst would be late by a retransmission, or for ever. So the last frame is kept until all
+ * before it has left, and then is a record of its own. Where more has come by then, it leaves with that:
+ * while packets flow there are no more records than there would be without this.
  */
 import type { ByteStream } from './byte-stream.ts'
 import { frameBytes } from './wire/frame.ts'
@@ -16,59 +16,91 @@ interface Write {
   readonly callback: () => void
 }
 
-export class BurstStream implements ByteStream {
-  readonly #stream: ByteStream
-  /** Handed to the stream, and not yet said to have left. */
-  #underWay = 0
-  /** The end of the burst; only while something is under way, whose callback sends it. */
-  #held: Write | undefined
+/** A stream of Node, or a double in tests. */
+export interface GatheringStream extends ByteStream {
+  /** What is written from here on until `uncork` leaves together. */
+  cork(): void
+  uncork(): void
+}
 
-  constructor(stream: ByteStream) {
+/** When things are done that are not done at once. */
+export interface Turns {
+  /** Before the event loop looks for anything else. */
+  soon(work: () => void): void
+  /** After it has looked once. */
+  later(work: () => void): void
+}
+
+const eventLoop: Turns = {
+  soon: work => process.nextTick(work),
+  later: work => void setImmediate(work),
+}
+
+export class BurstStream implements ByteStream {
+  readonly #stream: GatheringStream
+  readonly #turns: Turns
+  #waiting: Write[] = []
+  /** Writes handed to the stream that have not left yet. */
+  #underWay = 0
+  #isPlanned = false
+
+  constructor(stream: GatheringStream, turns: Turns = eventLoop) {
     this.#stream = stream
+    this.#turns = turns
   }
 
   /** `bytes` are whole frames. */
   write(bytes: Uint8Array, callback: () => void): void {
-    this.#passHeld()
-    if (this.#underWay > 0) this.#held = { bytes, callback }
-    else this.#writeApart(bytes, callback)
+    this.#waiting.push({ bytes, callback })
+    if (this.#isPlanned || this.#underWay > 0) return
+    this.#isPlanned = true
+    this.#turns.soon(() => {
+      this.#isPlanned = false
+      this.#send()
+    })
   }
 
   end(): void {
-    this.#passHeld()
+    this.#sendAll()
     this.#stream.end()
   }
 
   destroy(): void {
-    this.#passHeld()
+    this.#sendAll()
     this.#stream.destroy()
   }
 
-  /** While nothing is under way: all but the last frame, which follows. */
-  #writeApart(bytes: Uint8Array, callback: () => void): void {
+  /** One frame is a record of its own; of several, all but the last leave now. */
+  #send(): void {
+    if (this.#underWay > 0) return
+    const last = this.#waiting.pop()
+    if (last === undefined) return
+    const { bytes, callback } = last
     const lastAt = lastFrameAt(bytes)
-    if (lastAt > 0) {
-      this.#held = { bytes: bytes.subarray(lastAt), callback }
-      this.#pass(bytes.subarray(0, lastAt), nothing)
-    } else this.#pass(bytes, callback)
+    if (lastAt === 0 && this.#waiting.length === 0) {
+      this.#pass(last)
+      return
+    }
+    this.#stream.cork()
+    for (const one of this.#waiting) this.#pass(one)
+    if (lastAt > 0) this.#pass({ bytes: bytes.subarray(0, lastAt), callback: nothing })
+    this.#waiting = [{ bytes: bytes.subarray(lastAt), callback }]
+    this.#stream.uncork()
   }
 
-  #passHeld(): void {
-    const held = this.#held
-    if (held === undefined) return
-    this.#held = undefined
-    this.#pass(held.bytes, held.callback)
+  #sendAll(): void {
+    for (const one of this.#waiting.splice(0)) this.#pass(one)
   }
 
-  #pass(bytes: Uint8Array, callback: () => void): void {
+  #pass({ bytes, callback }: Write): void {
     this.#underWay++
     this.#stream.write(bytes, () => {
       this.#underWay--
       callback()
-      const held = this.#held
-      if (held === undefined || this.#underWay > 0) return
-      this.#held = undefined
-      this.#writeApart(held.bytes, held.callback)
+      if (this.#underWay > 0 || this.#waiting.length === 0) return
+      // The end of a burst alone waits for what the event loop finds: the burst may go on.
+      if (this.#waiting.length > 1) this.#send()
+      else this.#turns.later(() => this.#send())
     })
   }
 }

@@ -4,16 +4,31 @@ import { concatBytes } from '../../lib/core/bytes.ts'
 import { BurstStream } from '../../lib/sstp/burst-stream.ts'
 import { frameBytes, putFrameHeader } from '../../lib/sstp/wire/frame.ts'
 
-/** As a TLS socket of Node: what waits while a write is under way becomes one record. */
+interface Waiting {
+  readonly bytes: Uint8Array
+  readonly callback: () => void
+}
+
+/** As a TLS socket of Node: what waits while a write is under way or it is corked becomes one record. */
 class RecordStream {
   readonly records: Uint8Array[] = []
-  #waiting: { bytes: Uint8Array; callback: () => void }[] = []
-  #underWay: (() => void)[] | undefined
+  readonly #waiting: Waiting[] = []
+  #underWay: readonly Waiting[] = []
+  #isCorked = false
   isEnded = false
 
   write(bytes: Uint8Array, callback: () => void): void {
     this.#waiting.push({ bytes, callback })
-    if (this.#underWay === undefined) this.#begin()
+    this.#begin()
+  }
+
+  cork(): void {
+    this.#isCorked = true
+  }
+
+  uncork(): void {
+    this.#isCorked = false
+    this.#begin()
   }
 
   end(): void {
@@ -26,19 +41,62 @@ class RecordStream {
 
   /** One write has left. False when none was under way. */
   leave(): boolean {
-    const callbacks = this.#underWay
-    if (callbacks === undefined) return false
-    this.#underWay = undefined
-    if (this.#waiting.length > 0) this.#begin()
-    for (const callback of callbacks) callback()
-    return true
+    const left = this.#underWay
+    this.#underWay = []
+    this.#begin()
+    for (const { callback } of left) callback()
+    return left.length > 0
   }
 
   #begin(): void {
-    const writes = this.#waiting.splice(0)
-    this.records.push(concatBytes(...writes.map(({ bytes }) => bytes)))
-    this.#underWay = writes.map(({ callback }) => callback)
+    if (this.#isCorked || this.#underWay.length > 0 || this.#waiting.length === 0) return
+    this.#underWay = this.#waiting.splice(0)
+    this.records.push(concatBytes(...this.#underWay.map(({ bytes }) => bytes)))
   }
+}
+
+/** An event loop that turns when it is told to. */
+class ManualTurns {
+  #soon: (() => void)[] = []
+  #later: (() => void)[] = []
+
+  soon(work: () => void): void {
+    this.#soon.push(work)
+  }
+
+  later(work: () => void): void {
+    this.#later.push(work)
+  }
+
+  /** The burst has been read. */
+  settle(): void {
+    for (const work of this.#soon.splice(0)) work()
+  }
+
+  /** False when there was nothing to do. */
+  turn(): boolean {
+    const works = this.#later.splice(0)
+    for (const work of works) work()
+    this.settle()
+    return works.length > 0
+  }
+}
+
+function setUp() {
+  const stream = new RecordStream()
+  const turns = new ManualTurns()
+  const burst = new BurstStream(stream, turns)
+  const counts = () => stream.records.map(countFrames)
+  /** One turn of the event loop in which nothing comes. False when everything has been done. */
+  const turn = () => {
+    turns.settle()
+    const hasTurned = turns.turn()
+    return stream.leave() || hasTurned
+  }
+  const idle = () => {
+    while (turn());
+  }
+  return { stream, turns, burst, counts, turn, idle }
 }
 
 function frames(count: number, bodyBytes: number, mark: number): Uint8Array {
@@ -68,57 +126,71 @@ function readByFrame(records: readonly Uint8Array[]): number {
   return read
 }
 
-t.test('one frame alone leaves at once', async t => {
-  const stream = new RecordStream()
+t.test('one frame alone leaves as soon as the burst is over', async t => {
+  const { burst, counts, turns, idle } = setUp()
   let calls = 0
-  new BurstStream(stream).write(frames(1, 9, 1), () => calls++)
-  t.same(stream.records.map(countFrames), [1])
+  burst.write(frames(1, 9, 1), () => calls++)
+  turns.settle()
+  t.same(counts(), [1])
   t.equal(calls, 0)
-  stream.leave()
+  idle()
   t.equal(calls, 1)
 })
 
 t.test('the last of several frames is a record of its own', async t => {
-  const stream = new RecordStream()
+  const { burst, counts, turns, idle } = setUp()
   let calls = 0
-  new BurstStream(stream).write(frames(3, 9, 1), () => calls++)
-  t.same(stream.records.map(countFrames), [2], 'sent when the others have left')
-  stream.leave()
-  t.same(stream.records.map(countFrames), [2, 1])
+  burst.write(frames(3, 9, 1), () => calls++)
+  turns.settle()
+  t.same(counts(), [2], 'sent when the others have left')
   t.equal(calls, 0, 'the bytes are still needed')
-  stream.leave()
+  idle()
+  t.same(counts(), [2, 1])
   t.equal(calls, 1)
 })
 
 t.test('three frames that are written at the same time do not end in one record', async t => {
-  const stream = new RecordStream()
-  const burst = new BurstStream(stream)
+  const { burst, counts, idle } = setUp()
   for (const mark of [1, 2, 3]) burst.write(frames(1, 9, mark), () => {})
-  while (stream.leave());
-  t.same(stream.records.map(countFrames), [1, 1, 1])
+  idle()
+  t.same(counts(), [2, 1])
+})
+
+t.test('while bursts follow each other there is one record for each', async t => {
+  const { burst, counts, turn, idle } = setUp()
+  for (let i = 0; i < 20; i++) {
+    for (const mark of [1, 2, 3]) burst.write(frames(10, 9, mark), () => {})
+    turn()
+  }
+  t.ok(counts().length <= 20, `${counts().length} records`)
+  idle()
+  t.equal(counts().at(-1), 1)
+  t.equal(
+    counts().reduce((sum, count) => sum + count),
+    600,
+  )
 })
 
 t.test('however bursts come, a client that reads frame by frame has all of them', async t => {
   const write = fc.record({
     count: fc.integer({ min: 1, max: 12 }),
     bodyBytes: fc.integer({ min: 0, max: 60 }),
-    leaves: fc.integer({ min: 0, max: 3 }),
+    turns: fc.integer({ min: 0, max: 5 }),
   })
   fc.assert(
     fc.property(fc.array(write, { minLength: 1, maxLength: 30 }), writes => {
-      const stream = new RecordStream()
-      const burst = new BurstStream(stream)
+      const { stream, burst, turn, idle } = setUp()
       const called: number[] = []
       const written: Uint8Array[] = []
-      for (const [mark, { count, bodyBytes, leaves }] of writes.entries()) {
+      for (const [mark, { count, bodyBytes, turns }] of writes.entries()) {
         const bytes = frames(count, bodyBytes, mark)
         written.push(bytes)
         burst.write(bytes, () => called.push(mark))
         let isBusy = true
-        for (let i = 0; i < leaves; i++) isBusy = stream.leave()
+        for (let i = 0; i < turns; i++) isBusy = turn()
         if (!isBusy) t.equal(readByFrame(stream.records), countFrames(concatBytes(...written)))
       }
-      while (stream.leave());
+      idle()
       const all = concatBytes(...written)
       t.same(concatBytes(...stream.records), all)
       t.equal(readByFrame(stream.records), countFrames(all))
@@ -136,15 +208,25 @@ t.test(
   'what is kept leaves before the end, and is given back when the stream is dropped',
   async t => {
     for (const last of ['end', 'destroy'] as const) {
-      const stream = new RecordStream()
-      const burst = new BurstStream(stream)
+      const { stream, burst, turns, idle } = setUp()
       let calls = 0
       burst.write(frames(2, 9, 1), () => calls++)
+      turns.settle()
       burst[last]()
       t.ok(stream.isEnded)
-      while (stream.leave());
+      idle()
       t.same(stream.records.map(countFrames), [1, 1])
       t.equal(calls, 1)
     }
   },
 )
+
+t.test('in the event loop of Node the frames leave as well', async t => {
+  const stream = new RecordStream()
+  const burst = new BurstStream(stream)
+  burst.write(frames(3, 9, 1), () => {})
+  await new Promise(setImmediate)
+  stream.leave()
+  await new Promise(setImmediate)
+  t.same(stream.records.map(countFrames), [2, 1])
+})
