@@ -64,6 +64,8 @@ export interface Dataplane {
 
   /** Ends the burst: what ports delivered goes to the TUN and to other tunnels. */
   flush(): void
+  /** Bursts that have ended: nothing that ports delivered at a lower count is in use any more. */
+  readonly endedBursts: number
 
   attach(options: PortOptions): Port
   /** Records what passes the TUN device; see `PacketEngine.capture`. */

@@ -55,6 +55,7 @@ export class PacketEngine implements Dataplane, FrameWriter {
   readonly streamSlots: StackSlotPool
   readonly mtuBytes: number
   readonly maxIntakeBytes: number
+  endedBursts = 0
   readonly #options: EngineOptions
   /** What is no port's, and what ports that are gone have counted. */
   readonly #tally = new Tally()
@@ -123,6 +124,7 @@ export class PacketEngine implements Dataplane, FrameWriter {
     this.#isBurst = false
     this.#coalescer.flush()
     this.#arena.reset()
+    this.endedBursts++
     this.#dirty.flush()
   }
 

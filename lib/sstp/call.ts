@@ -14,6 +14,7 @@ import type { Dataplane } from '../dataplane/dataplane.ts'
 import type { Carrier, FrameSealer, Link, LinkFactory } from '../ppp/carrier.ts'
 import type { ByteStream } from './byte-stream.ts'
 import type { CallInput, CallOutput, CallReason } from './call-state.ts'
+import { elsewhere, type LandedReader } from './landing.ts'
 import { MAX_INFORMATION_BYTES, PacketPacker } from './packet-packer.ts'
 import type { HashName } from './wire/attribute.ts'
 import {
@@ -79,7 +80,7 @@ export interface CallPeer {
 
 export type CallMachine = Machine<CallInput, CallOutput>
 
-export class Call implements Carrier {
+export class Call implements Carrier, LandedReader {
   readonly protocol = 'sstp'
   readonly isProtected = true
   readonly peerAddress: string
@@ -105,9 +106,14 @@ export class Call implements Carrier {
   #isOver = false
   #controlBacklogBytes = 0
   #lastReceivedMs = Number.NEGATIVE_INFINITY
-  /** The start of a frame whose rest has not come; allocated when one is first cut. */
-  #partial: Uint8Array | undefined
+  #receivedBurst = -1
+  /** The start of a frame whose rest has not come: how much, and where in packet memory. */
   #partialBytes = 0
+  #partialAt = elsewhere
+  /** Where it stands otherwise; allocated when a frame is first cut so. */
+  #partial: Uint8Array | undefined
+  /** Where in packet memory the bytes after these will come. */
+  #nextAt = elsewhere
 
   constructor(peer: CallPeer, machine: CallMachine, ports: CallPorts) {
     this.peerAddress = peer.address
@@ -140,7 +146,9 @@ export class Call implements Carrier {
     return this.#packer.heldSlots
   }
 
-  /** Bytes from the stream, cut anywhere. They are copied once, into pinned memory. */
+  // LandedReader
+
+  /** Bytes from the stream, cut anywhere. They are copied once, into packet memory. */
   receive(chunk: Uint8Array): void {
     const { dataplane } = this.#ports
     const room = dataplane.maxIntakeBytes - MAX_FRAME_BYTES
@@ -150,16 +158,19 @@ export class Call implements Carrier {
       const kept = this.#partialBytes
       const at = dataplane.intake(kept + to - from)
       const bytes = dataplane.memory.bytes
-      if (this.#partial !== undefined && kept > 0) {
-        bytes.set(
-          kept === this.#partial.length ? this.#partial : this.#partial.subarray(0, kept),
-          at,
-        )
-      }
+      this.#putPartial(at)
       bytes.set(to - from === chunk.length ? chunk : chunk.subarray(from, to), at + kept)
-      this.#partialBytes = 0
       this.#delineate(bytes, at, at + kept + to - from)
     }
+  }
+
+  receiveInPlace(at: number, lengthBytes: number, nextAt: number): void {
+    const startAt = at - this.#partialBytes
+    this.#noteReceived()
+    this.#putPartial(startAt)
+    this.#nextAt = nextAt
+    this.#delineate(this.#ports.dataplane.memory.bytes, startAt, at + lengthBytes)
+    this.#nextAt = elsewhere
   }
 
   /** The connection is gone. */
@@ -207,7 +218,11 @@ export class Call implements Carrier {
 
   // Inbound
 
+  /** Looks at the clock once a burst: a busy call is read hundreds of times in one. */
   #noteReceived(): void {
+    const { endedBursts } = this.#ports.dataplane
+    if (endedBursts === this.#receivedBurst) return
+    this.#receivedBurst = endedBursts
     const nowMs = this.#ports.clock.nowMs()
     if (nowMs - this.#lastReceivedMs < RECEIVED_GRANULARITY_MS) return
     this.#lastReceivedMs = nowMs
@@ -246,12 +261,31 @@ export class Call implements Carrier {
     this.#driver.handle({ type: 'control', bytes, at, end })
   }
 
+  /** Puts the start of a frame before the bytes that continue it; mostly it stands there already. */
+  #putPartial(at: number): void {
+    const { memory } = this.#ports.dataplane
+    const kept = this.#partialBytes
+    if (kept === 0) return
+    this.#partialBytes = 0
+    if (this.#partialAt !== elsewhere) {
+      if (this.#partialAt !== at) memory.copy(at, this.#partialAt, kept)
+    } else if (this.#partial !== undefined) {
+      memory.bytes.set(this.#partial.subarray(0, kept), at)
+    }
+  }
+
   #keep(bytes: Uint8Array, at: number, end: number): void {
     if (at === end) return
-    this.#partial ??= new Uint8Array(MAX_FRAME_BYTES)
-    // copied: the intake is valid for this burst only
-    this.#partial.set(bytes.subarray(at, end))
     this.#partialBytes = end - at
+    if (this.#nextAt !== elsewhere) {
+      this.#partialAt = this.#nextAt - this.#partialBytes
+      this.#ports.dataplane.memory.copy(this.#partialAt, at, this.#partialBytes)
+      return
+    }
+    this.#partialAt = elsewhere
+    this.#partial ??= new Uint8Array(MAX_FRAME_BYTES)
+    // copied: these bytes are valid for this burst only
+    this.#partial.set(bytes.subarray(at, end))
   }
 
   /** [MS-SSTP] §3.1.5.1: nobody knows where the next frame begins, so there is nothing to say. */

@@ -18,6 +18,7 @@ import type { LinkFactory } from '../ppp/carrier.ts'
 import { Call, type CallCounters } from './call.ts'
 import { ClientCallMachine } from './client-call-machine.ts'
 import { landReads } from './landing.ts'
+import { LandingPlaces } from './landing-places.ts'
 import type { HashName } from './wire/attribute.ts'
 import {
   HeadCollector,
@@ -81,16 +82,18 @@ export interface DialledCall {
 
 export class SstpDialler {
   readonly #options: SstpDiallerOptions
+  readonly #places: LandingPlaces
 
   constructor(options: SstpDiallerOptions) {
     this.#options = options
+    this.#places = new LandingPlaces(options.dataplane)
   }
 
   /** Resolves when PPP has begun; rejects with ConnectError when it does not come to that. */
   async dial(target: SstpTarget): Promise<DialledCall> {
     let attempt: Attempt
     try {
-      attempt = new Attempt(this.#options, target)
+      attempt = new Attempt(this.#options, this.#places, target)
     } catch (error) {
       const message = `SSTP call to ${target.host} port ${target.port}: ${messageOf(error)}`
       throw new ConnectError(message, { cause: error })
@@ -101,6 +104,7 @@ export class SstpDialler {
 
 class Attempt implements WheelEntry {
   readonly #options: SstpDiallerOptions
+  readonly #places: LandingPlaces
   readonly #target: SstpTarget
   readonly #correlationId: string
   readonly #head = new HeadCollector()
@@ -114,8 +118,9 @@ class Attempt implements WheelEntry {
   #reject: (error: ConnectError) => void = () => {}
   #onClosed: (cause: DisconnectCause) => void = () => {}
 
-  constructor(options: SstpDiallerOptions, target: SstpTarget) {
+  constructor(options: SstpDiallerOptions, places: LandingPlaces, target: SstpTarget) {
     this.#options = options
+    this.#places = places
     this.#target = target
     this.#correlationId = guid(options.random)
     this.#socket = connect(connectionOptions(target))
@@ -232,7 +237,7 @@ class Attempt implements WheelEntry {
     })
     this.#call = call
     call.start()
-    landReads(this.#socket, bytes => call.receive(bytes))
+    landReads(this.#socket, this.#places, call)
     return call
   }
 

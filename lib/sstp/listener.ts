@@ -18,6 +18,7 @@ import type { Dataplane } from '../dataplane/dataplane.ts'
 import type { LinkFactory } from '../ppp/carrier.ts'
 import type { CallCounters } from './call.ts'
 import { HandshakeRate } from './handshake-rate.ts'
+import { LandingPlaces } from './landing-places.ts'
 import { Refusals } from './refusals.ts'
 import { type ConnectionContext, ServerConnection } from './server-connection.ts'
 import { type CertificatePair, TlsAcceptor } from './tls-acceptor.ts'
@@ -121,6 +122,7 @@ export class SstpListener {
     const { dataplane, links, clock, wheel, random, hashes } = options
     this.#context = {
       dataplane,
+      places: new LandingPlaces(dataplane),
       links,
       clock,
       wallClock: options.wallClock ?? systemWallClock,

@@ -17,6 +17,7 @@ import type { LinkFactory } from '../ppp/carrier.ts'
 import { BurstStream } from './burst-stream.ts'
 import { Call } from './call.ts'
 import { landReads } from './landing.ts'
+import type { LandingPlaces } from './landing-places.ts'
 import { parseProxyHeader } from './proxy-protocol.ts'
 import type { Refusals } from './refusals.ts'
 import { ServerCallMachine } from './server-call-machine.ts'
@@ -31,6 +32,7 @@ export type Stage = 'proxy' | 'tls' | 'http' | 'call' | 'goodbye'
 
 export interface ConnectionContext {
   readonly dataplane: Dataplane
+  readonly places: LandingPlaces
   readonly links: LinkFactory
   readonly clock: Clock
   readonly wallClock: WallClock
@@ -233,7 +235,7 @@ export class ServerConnection implements WheelEntry {
     log.debug({ event: 'sstp-call', peer, correlationId, tls }, 'sstp call begins')
     socket.write(acceptedText(wallClock.now()))
     this.call.start()
-    landReads(socket, bytes => this.#receive(bytes))
+    landReads(socket, this.#context.places, this.call)
   }
 
   #sayGoodbye(lastWords?: Uint8Array): void {

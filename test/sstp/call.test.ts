@@ -8,6 +8,7 @@ import { SeededRandom } from '../../lib/core/random.ts'
 import { TimerWheel } from '../../lib/core/timers.ts'
 import { Call } from '../../lib/sstp/call.ts'
 import { callConnectedBytes } from '../../lib/sstp/crypto-binding.ts'
+import { elsewhere } from '../../lib/sstp/landing.ts'
 import { PacketPacker } from '../../lib/sstp/packet-packer.ts'
 import { ServerCallMachine } from '../../lib/sstp/server-call-machine.ts'
 import { frameBytes } from '../../lib/sstp/wire/frame.ts'
@@ -142,6 +143,41 @@ t.test('frames are the same however the stream is cut', async t => {
       )
     }),
     { seed: 20260105, numRuns: 200 },
+  )
+})
+
+t.test('frames are the same wherever the stream lands, in packet memory or outside', async t => {
+  const frame = fc.uint8Array({ minLength: 1, maxLength: 60 }).map(dataFrame)
+  const landings = fc.array(
+    fc.record({ bytes: fc.integer({ min: 1, max: 90 }), isInPlace: fc.boolean() }),
+    { minLength: 1, maxLength: 20 },
+  )
+  fc.assert(
+    fc.property(fc.array(frame, { maxLength: 20 }), landings, (frames, plan) => {
+      const { call, establish, dataplane } = setUp()
+      const link = establish()
+      const { bytes } = dataplane.memory
+      const stream = concatBytes(...frames)
+      // Two places behind the intake, with room before them, which are used in turn.
+      const places = [0x8000, 0xa000].map(at => dataplane.maxIntakeBytes + at)
+      const landingOf = (i: number) => plan[i % plan.length] ?? { bytes: 1, isInPlace: false }
+      for (let at = 0, i = 0; at < stream.length; i++) {
+        const { bytes: lengthBytes, isInPlace } = landingOf(i)
+        const chunk = copyBytes(stream, at, Math.min(stream.length, at + lengthBytes))
+        const [here = 0, next = 0] = i % 2 === 0 ? places : places.toReversed()
+        if (isInPlace) {
+          bytes.set(chunk, here)
+          call.receiveInPlace(here, chunk.length, landingOf(i + 1).isInPlace ? next : elsewhere)
+          bytes.fill(0xa5, here - 4096, here + chunk.length)
+        } else call.receive(chunk)
+        at += chunk.length
+      }
+      t.same(
+        link.received,
+        frames.map(one => toHex(one.subarray(4))),
+      )
+    }),
+    { seed: 20261121, numRuns: 300 },
   )
 })
 

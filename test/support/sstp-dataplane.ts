@@ -8,6 +8,8 @@ import type {
 } from '../../lib/dataplane/dataplane.ts'
 
 const SLOT_BYTES = 16 * 1024
+/** For the landing places of a listener and a dialler. */
+const ALLOCATABLE_BYTES = 6 * 1024 * 1024
 
 export class SlotStack implements SlotPool {
   readonly slotBytes = SLOT_BYTES
@@ -37,21 +39,28 @@ export class SlotStack implements SlotPool {
   }
 }
 
-/** Overwrites every intake as soon as the next one comes, so that nobody keeps what is not theirs. */
+/** Every intake is a burst of its own and overwrites the one before, so that nobody keeps what is not theirs. */
 export class StreamDataplane implements Dataplane {
   readonly memory: PinnedMemory
   readonly streamSlots: SlotStack
   readonly mtuBytes = 1400
   readonly maxIntakeBytes: number
+  endedBursts = 0
 
   constructor({ slots = 64, maxIntakeBytes = 128 * 1024 } = {}) {
     this.maxIntakeBytes = maxIntakeBytes
-    const bytes = new Uint8Array(maxIntakeBytes + slots * SLOT_BYTES)
+    let usedBytes = maxIntakeBytes + slots * SLOT_BYTES
+    const bytes = new Uint8Array(usedBytes + ALLOCATABLE_BYTES)
     this.memory = {
       bytes,
       view: new DataView(bytes.buffer),
       address: 0,
-      allocate: () => unused(),
+      allocate: lengthBytes => {
+        const at = usedBytes
+        usedBytes += lengthBytes
+        if (usedBytes > bytes.length) throw new Error('no memory left')
+        return at
+      },
       copy: (to, from, length) => bytes.copyWithin(to, from, from + length),
       checksum: () => unused(),
     }
@@ -60,11 +69,14 @@ export class StreamDataplane implements Dataplane {
 
   intake(lengthBytes: number): number {
     if (lengthBytes > this.maxIntakeBytes) throw new Error(`intake of ${lengthBytes} bytes`)
+    this.flush()
     this.memory.bytes.fill(0xa5, 0, this.maxIntakeBytes)
     return 0
   }
 
-  flush(): void {}
+  flush(): void {
+    this.endedBursts++
+  }
 
   attach(): Port {
     return unused()
