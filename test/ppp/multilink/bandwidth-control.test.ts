@@ -295,11 +295,7 @@ t.test('a server answers calls, refuses to call back, and keeps one link', async
   t.same(ask('05 15 0008 05 04 7777'), ['0615000501'], 'of none: Nak')
   t.same(ask('05 16 0004'), ['0616000501'], 'without a name: Nak')
   t.same(ask('07 17 0008 06 04 00 00'), ['0817000500'])
-  t.same(side.counters(), [
-    'bap-repeated-request',
-    'bap-unknown-link',
-    'bap-unknown-link',
-  ])
+  t.same(side.counters(), ['bap-repeated-request', 'bap-unknown-link', 'bap-unknown-link'])
   side.setLinks(side.links.slice(0, 1), 0)
   t.same(ask('05 18 0008 05 04 0100'), ['0618000503'], 'the only one: Full-Nak')
   side.setLinks([side.links, side.links, side.links].flat(), 0)
