@@ -5,6 +5,10 @@
  *
  * A request goes to the living server with the highest score; when that stays silent, to the next,
  * until its time is over. When no server lives, the best of the dead is asked all the same.
+ *
+ * A request with a key that is asked again goes to the same server as the same packet, byte by byte and
+ * from the same port (RFC 5080 §2.2.1), whatever time has passed: the server can tell that it has it
+ * already, and an answer that comes between two tries counts for the next.
  */
 import { copyBytes } from '../../core/bytes.ts'
 import { assertNever } from '../../core/errors.ts'
@@ -37,8 +41,13 @@ export interface RadiusRequest {
   readonly attributes: readonly RadiusAttribute[]
   /** Hidden under the secret of the server that is asked (RFC 2865 §5.2); the caller keeps it. */
   readonly password?: Secret
-  /** Monotonic ms of what is reported: Acct-Delay-Time says how long ago that is (RFC 2866 §5.2). */
+  /**
+   * Monotonic ms of what is reported: Acct-Delay-Time says how long before the first try at a server that
+   * was (RFC 2866 §5.2).
+   */
   readonly eventMs?: number
+  /** Names what is asked until it is answered; absent: it is asked once. */
+  readonly key?: number
 }
 
 /** An answer that has proved to be one. `secret` and `requestAuthenticator` reveal what it hides. */
@@ -116,6 +125,8 @@ export class RadiusClientMachine implements Machine<ClientInput, ClientEvent> {
   readonly #nextProbeMs = new Map<number, number>()
   /** By ticket, and so in the order in which their time is over: all have equally long. */
   readonly #unsettled = new Map<number, { server: ServerState<Pending>; pending: Pending }>()
+  /** To requests that had been given up, by key. */
+  readonly #lateAnswers = new Map<number, RadiusAnswer>()
 
   constructor(options: ClientMachineOptions) {
     this.#options = options
@@ -172,6 +183,13 @@ export class RadiusClientMachine implements Machine<ClientInput, ClientEvent> {
   }
 
   #begin(ticket: number, request: RadiusRequest, nowMs: number): void {
+    const { key } = request
+    const answer = key === undefined ? undefined : this.#lateAnswers.get(key)
+    if (key !== undefined && answer !== undefined) {
+      this.#forget(key)
+      this.#outbox.event({ type: 'answer', ticket, answer })
+      return
+    }
     this.#ask(ticket, request, new Set(), nowMs + this.#options.totalMs, nowMs)
   }
 
@@ -211,6 +229,14 @@ export class RadiusClientMachine implements Machine<ClientInput, ClientEvent> {
     what: Pick<Pending, 'request' | 'asked' | 'endMs' | 'ticket'>,
     nowMs: number,
   ): 'too-many' | 'oversize' | undefined {
+    const kept = what.request.key === undefined ? undefined : server.takeKept(what.request.key)
+    if (kept !== undefined) {
+      const again = { ...kept, ...what, transmissions: 0 }
+      server.replace(kept.slot, again)
+      this.#transmit(server, again, nowMs)
+      if (again.ticket !== undefined) this.#unsettled.set(again.ticket, { server, pending: again })
+      return undefined
+    }
     let isOversize = false
     const pending = server.take(slot => {
       const bytes = this.#seal(server, what, slot.identifier, nowMs)
@@ -338,18 +364,33 @@ export class RadiusClientMachine implements Machine<ClientInput, ClientEvent> {
       this.#outbox.event({ type: 'server-alive', server: server.settings.label })
     }
     if (pending.ticket === undefined) return
-    this.#unsettled.delete(pending.ticket)
-    this.#outbox.event({
-      type: 'answer',
-      ticket: pending.ticket,
-      answer: {
-        code: packet.code,
-        attributes: packet.attributes,
-        requestAuthenticator: pending.authenticator,
-        secret: server.settings.secret,
-        server: server.settings.label,
-      },
-    })
+    const answer: RadiusAnswer = {
+      code: packet.code,
+      attributes: packet.attributes,
+      requestAuthenticator: pending.authenticator,
+      secret: server.settings.secret,
+      server: server.settings.label,
+    }
+    const { ticket, request } = pending
+    if (request.key !== undefined) {
+      const isLate = server.takeKept(request.key) === pending
+      this.#forget(request.key)
+      if (isLate) {
+        this.#lateAnswers.set(request.key, answer)
+        return
+      }
+    }
+    this.#unsettled.delete(ticket)
+    this.#outbox.event({ type: 'answer', ticket, answer })
+  }
+
+  /** What waits elsewhere for an answer to the same. */
+  #forget(key: number): void {
+    this.#lateAnswers.delete(key)
+    for (const server of this.#servers) {
+      const kept = server.takeKept(key)
+      if (kept !== undefined) server.release(kept.slot, 'given-up')
+    }
   }
 
   // Silence
@@ -385,9 +426,11 @@ export class RadiusClientMachine implements Machine<ClientInput, ClientEvent> {
 
   /** This server does not answer; the next may. */
   #giveUp(server: ServerState<Pending>, pending: Pending, nowMs: number, isSilent = true): void {
-    server.release(pending.slot, 'given-up')
-    server.waiting.delete(pending)
     const { ticket, request, asked, endMs } = pending
+    server.waiting.delete(pending)
+    const isKept =
+      request.key !== undefined && !server.settings.isReliable && server.keep(request.key, pending)
+    if (!isKept) server.release(pending.slot, 'given-up')
     if (ticket === undefined) return
     if (isSilent && server.failed(nowMs)) {
       this.#outbox.event({ type: 'server-dead', server: server.settings.label })

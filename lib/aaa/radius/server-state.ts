@@ -34,6 +34,8 @@ const identifiersPerSocket = 256
 export const mostSockets = 16
 /** Requests in a row that got no answer until a server counts as dead. */
 const failuresUntilDead = 2
+/** Packets that may be kept for another try. */
+const mostKept = 1024
 /** What a failure takes from the score; an answer gives one point back. */
 const failurePoints = 5
 
@@ -51,6 +53,8 @@ export class ServerState<Pending> {
   readonly #sockets: SocketState<Pending>[] = []
   /** In the order of their deadlines, since all wait equally long. */
   readonly waiting = new Set<Pending>()
+  /** Given up for now, by the key of the request; each has its identifier still. */
+  readonly #kept = new Map<number, Pending>()
   #score: number
   #failures = 0
   #deadUntilMs = Number.NEGATIVE_INFINITY
@@ -121,6 +125,24 @@ export class ServerState<Pending> {
     state.history[identifier] = how
   }
 
+  /** Another that waits for the same packet. */
+  replace({ socket, identifier }: Slot, pending: Pending): void {
+    this.#sockets[socket]?.pending.set(identifier, pending)
+  }
+
+  /** False when there are too many. */
+  keep(key: number, pending: Pending): boolean {
+    if (this.#kept.size >= mostKept) return false
+    this.#kept.set(key, pending)
+    return true
+  }
+
+  takeKept(key: number): Pending | undefined {
+    const pending = this.#kept.get(key)
+    this.#kept.delete(key)
+    return pending
+  }
+
   /** Why nothing waits at a slot, as a name to count. */
   absence({ socket, identifier }: Slot): 'duplicate-answer' | 'late-answer' | 'unasked-answer' {
     const history = this.#sockets[socket]?.history[identifier]
@@ -133,7 +155,7 @@ export class ServerState<Pending> {
   }
 
   get inFlight(): number {
-    return this.#sockets.reduce((sum, { pending }) => sum + pending.size, 0)
+    return this.#sockets.reduce((sum, { pending }) => sum + pending.size, 0) - this.#kept.size
   }
 
   #socket(number: number): SocketState<Pending> {

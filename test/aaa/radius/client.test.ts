@@ -355,6 +355,84 @@ t.test('accounting says how long ago it was, and is repeated without change', as
   t.equal(bench.answers.size, 1)
 })
 
+function accountingRequest(key?: number): RadiusRequest {
+  const { attributes } = new AttributeList().text('Acct-Session-Id', 'one')
+  return { code: 'accounting', attributes, eventMs: 1000, ...(key !== undefined && { key }) }
+}
+
+t.test('a record that is told again is the same packet, however late', async t => {
+  const bench = new Bench([{}], 'accounting')
+  bench.ask(accountingRequest(7))
+  bench.pass(600_000)
+  t.equal(bench.failures.size, 1)
+  const before = bench.sent.length
+  const ticket = bench.ask(accountingRequest(7))
+  const other = bench.ask(accountingRequest(8))
+  t.equal(bench.sent.length, before + 2)
+  for (const { bytes, socket } of bench.sent.slice(0, before + 1)) {
+    t.same([bytes, socket], [bench.sent[0]?.bytes, 0])
+  }
+  t.not(bench.last.bytes[1], bench.sent[0]?.bytes[1], 'its identifier is what nobody else has meanwhile')
+  bench.answer(bench.last, RadiusCode['Accounting-Response'])
+  t.ok(bench.answers.has(other))
+  const [first] = bench.sent
+  if (first === undefined) throw new Error('nothing was sent')
+  bench.answer(first, RadiusCode['Accounting-Response'])
+  t.ok(bench.answers.has(ticket))
+  t.equal(bench.machine.status(bench.nowMs)[0]?.inFlight, 0)
+})
+
+t.test('an answer between two tries counts for the next, and nothing more is sent', async t => {
+  const bench = new Bench([{ score: 30 }, { score: 20 }], 'accounting')
+  bench.ask(accountingRequest(7))
+  bench.pass(20_000)
+  t.equal(bench.failures.size, 1)
+  const toSecond = bench.sent.find(({ server }) => server === 1)
+  const toFirst = bench.sent.find(({ server }) => server === 0)
+  if (toFirst === undefined || toSecond === undefined) throw new Error('not both were asked')
+  bench.answer(toSecond, RadiusCode['Accounting-Response'])
+  t.equal(bench.answers.size, 0, 'nobody asks')
+  const sent = bench.sent.length
+  const ticket = bench.ask(accountingRequest(7))
+  t.equal(bench.answers.get(ticket)?.server, 'server1')
+  t.equal(bench.sent.length, sent)
+  bench.answer(toFirst, RadiusCode['Accounting-Response'])
+  t.same(bench.drops, ['late-answer'], 'it is settled')
+  t.equal(bench.machine.nextDeadlineMs() > bench.nowMs, true)
+})
+
+t.test('what one server has confirmed waits at no other', async t => {
+  const bench = new Bench([{ score: 30 }, { score: 20 }], 'accounting')
+  bench.ask(accountingRequest(7))
+  bench.pass(20_000)
+  const ticket = bench.ask(accountingRequest(7))
+  bench.answer(bench.last, RadiusCode['Accounting-Response'])
+  t.ok(bench.answers.has(ticket))
+  t.same(
+    bench.machine.status(bench.nowMs).map(({ inFlight }) => inFlight),
+    [0, 0],
+  )
+  for (const { bytes, server, socket } of [...bench.sent]) {
+    if (server === bench.last.server) continue
+    bench.answer({ type: 'send', bytes, server, socket }, RadiusCode['Accounting-Response'])
+  }
+  t.ok(bench.drops.length > 0 && bench.drops.every(name => name === 'late-answer'))
+})
+
+t.test('packets that are kept leave identifiers for others', async t => {
+  const bench = new Bench([{}], 'accounting')
+  for (let key = 0; key < 1500; key++) bench.ask(accountingRequest(key))
+  bench.pass(20_000)
+  t.equal(bench.failures.size, 1500)
+  const sockets = new Set<number>()
+  for (let key = 2000; key < 5000; key++) {
+    bench.ask(accountingRequest(key))
+    sockets.add(bench.last.socket)
+  }
+  t.equal(bench.failures.size, 1500, 'all of them found one')
+  t.ok(Math.max(...sockets) < 16)
+})
+
 t.test('a connection that breaks hands its requests to the next server at once', async t => {
   const bench = new Bench([{ isReliable: true }, {}])
   bench.ask()

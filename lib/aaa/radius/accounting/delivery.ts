@@ -119,7 +119,7 @@ export class AccountingDelivery implements WheelEntry {
     const eventMs = entry.eventMs ?? clock.nowMs() - agoMs
     this.#inFlight++
     exchange
-      .request({ code: 'accounting', attributes, eventMs })
+      .request({ code: 'accounting', attributes, eventMs, key: entry.sequence })
       .then(answer => {
         this.#inFlight--
         if (answer === undefined) this.#failed(entry)
