@@ -372,7 +372,11 @@ t.test('a record that is told again is the same packet, however late', async t =
   for (const { bytes, socket } of bench.sent.slice(0, before + 1)) {
     t.same([bytes, socket], [bench.sent[0]?.bytes, 0])
   }
-  t.not(bench.last.bytes[1], bench.sent[0]?.bytes[1], 'its identifier is what nobody else has meanwhile')
+  t.not(
+    bench.last.bytes[1],
+    bench.sent[0]?.bytes[1],
+    'its identifier is what nobody else has meanwhile',
+  )
   bench.answer(bench.last, RadiusCode['Accounting-Response'])
   t.ok(bench.answers.has(other))
   const [first] = bench.sent
