@@ -8,6 +8,10 @@ import { formatIpv4 } from '../../lib/core/ip-address.ts'
 import { SeededRandom } from '../../lib/core/random.ts'
 import { Secret } from '../../lib/core/secret.ts'
 import { createMemoryDataplane, StackSlotPool } from '../../lib/dataplane/index.ts'
+import { SocketAddress } from '../../lib/dataplane/socket-address.ts'
+import { L2tpListener } from '../../lib/l2tp/index.ts'
+import { PlainPath } from '../../lib/l2tp/plain-path.ts'
+import type { LinkFactory } from '../../lib/ppp/carrier.ts'
 import { BundleTable } from '../../lib/ppp/multilink/bundle-table.ts'
 import type { LoadSettings } from '../../lib/ppp/multilink/load-watch.ts'
 import type { CompressionSettings } from '../../lib/ppp/settings.ts'
@@ -19,6 +23,7 @@ import type { PppNetwork } from '../../lib/server/ppp-network.ts'
 import { SstpDialler } from '../../lib/sstp/index.ts'
 import { udp } from '../dataplane/packets.ts'
 import { FakePacketSocket, join } from '../pptp/packet-socket.ts'
+import { DatagramNetwork } from '../support/datagram-network.ts'
 import { DialIn, firstCertificate, secretWord } from '../support/dial-in.ts'
 
 const encrypted: CompressionSettings = {
@@ -29,7 +34,45 @@ const encrypted: CompressionSettings = {
   hasMppc: false,
 }
 
-/** A server with PPTP, and a client of ours that dials it as often as it likes. */
+type Tunnel = 'pptp' | 'sstp' | 'l2tp'
+
+/** L2TP between `server` and one client, over a network that delivers every 10 ms. */
+function l2tpBetween(server: DialIn, client: ReturnType<typeof createMemoryDataplane>) {
+  const { clock, wheel, dataplane } = server
+  const network = new DatagramNetwork()
+  const endOf = (address: string, plane: typeof dataplane, seed: number, links: LinkFactory) => {
+    const { memory } = plane
+    const sockets = network.host([address], memory, () => plane.flush())
+    const listener = new L2tpListener({
+      ...{ memory, clock, wheel, links, random: new SeededRandom(seed) },
+      settings: { hostName: address },
+      event: () => {},
+    })
+    listener.openPlain(sockets, [address])
+    return { listener, sockets }
+  }
+  const answering = endOf('192.0.2.1', dataplane, 7, new PppCalls(server.services))
+  const refusing = { open: () => undefined }
+  const dialling = endOf('198.51.100.2', client.dataplane, 8, refusing)
+  const courier = {
+    onDeadline: (nowMs: number) => {
+      network.settle()
+      wheel.schedule(courier, nowMs + 10)
+    },
+  }
+  courier.onDeadline(clock.nowMs())
+  const dial = (links: LinkFactory) => {
+    const [port] = dialling.sockets.ports
+    if (port === undefined) throw new TypeError('no port')
+    const peer = SocketAddress.of('192.0.2.1', 1701)
+    const path = new PlainPath(dialling.sockets, { port, peer, local: port.bound })
+    dialling.listener.dial(path, links)
+  }
+  const stop = () => Promise.all([dialling.listener.stop(), answering.listener.stop()])
+  return { dial, stop, status: () => answering.listener.status() }
+}
+
+/** A server with PPTP, SSTP and L2TP, and a client of ours that dials it as often as it likes. */
 async function setUp(
   t: Test,
   compression?: CompressionSettings,
@@ -68,6 +111,7 @@ async function setUp(
   other.dataplane.start()
   const otherSocket = new FakePacketSocket(other.dataplane.memory)
   join(socket, otherSocket)
+  const l2tp = l2tpBetween(server, other)
   let fragmentCount = 0
   // behind a GRE header of 12 or of 16 bytes
   const isFragment = ({ bytes }: { bytes: Uint8Array }) =>
@@ -89,7 +133,7 @@ async function setUp(
   const sstpDialler = new SstpDialler({ ...services, log: server.log })
   const dial = async (
     userName = 'alice',
-    tunnel: 'pptp' | 'sstp' = 'pptp',
+    tunnel: Tunnel = 'pptp',
     addLink?: () => Promise<void>,
   ) => {
     const call = new PppDial(
@@ -106,6 +150,7 @@ async function setUp(
     )
     const target = { host: '127.0.0.1', links: call }
     if (tunnel === 'pptp') await dialler.dial({ ...target, port })
+    else if (tunnel === 'l2tp') l2tp.dial(call)
     else {
       const proof = { type: 'pinned', sha256 } as const
       await sstpDialler.dial({ ...target, port: server.port, proof })
@@ -115,8 +160,9 @@ async function setUp(
   t.teardown(async () => {
     server.sessions.drain()
     server.sessions.disconnectAll('nas-reboot')
-    const stopped = Promise.all([listener.stop(), server.listener.stop()])
-    const connections = () => listener.status().connections + server.listener.status().connections
+    const stopped = Promise.all([listener.stop(), server.listener.stop(), l2tp.stop()])
+    const connections = () =>
+      listener.status().connections + server.listener.status().connections + l2tp.status().tunnels
     for (let i = 0; i < 60 && connections() > 0; i++) await server.elapse(500)
     await stopped
     dialler.close()
@@ -237,6 +283,59 @@ for (const [firstTunnel, secondTunnel] of [
     t.equal(server.of('link-left').length, 2)
   })
 }
+
+t.test(
+  'L2TP links are one bundle, alone and with others, and any of them may be the last',
+  async t => {
+    for (const tunnels of [
+      ['l2tp', 'l2tp'],
+      ['sstp', 'l2tp', 'pptp'],
+      ['l2tp', 'pptp', 'sstp'],
+    ] as const) {
+      const { server, bundles, dial, client, meanwhile } = await setUp(t)
+      const calls: PppDial[] = []
+      for (const tunnel of tunnels) {
+        const call = await dial('alice', tunnel)
+        calls.push(call)
+        await meanwhile<unknown>(calls.length === 1 ? call.up : call.joined)
+        const count = calls.length
+        await server.until(() => server.sessions.list()[0]?.bundle?.links.length === count)
+      }
+      const [first] = calls
+      const { localAddress } = (await first?.up) ?? { localAddress: 0 }
+      const own = formatIpv4(localAddress)
+      t.same(
+        server.sessions.list()[0]?.bundle?.links.map(({ protocol }) => protocol),
+        [...tunnels],
+      )
+      for (const [gone, call] of calls.entries()) {
+        const title = `${tunnels.slice(gone).join(' and ')} of ${tunnels.join(', ')}`
+        const sent = uplinkPackets(own, 12)
+        server.host.toHost.length = 0
+        client.memoryDevice.toHost.length = 0
+        for (const packet of sent) {
+          client.memoryDevice.fromHost(packet)
+          server.host.fromHost(
+            udp({ source: '10.1.2.3', destination: own, payload: packet.slice(28) }),
+          )
+          await server.elapse(40, 10)
+        }
+        await server.until(() => server.host.toHost.length >= sent.length)
+        await server.until(() => client.memoryDevice.toHost.length >= sent.length)
+        t.same(ids(server.host.toHost), ids(sent), `up: ${title}`)
+        t.same(ids(client.memoryDevice.toHost), ids(sent), `down: ${title}`)
+        t.equal(server.ipv4Pool.leasedCount, 1)
+        call.hangUp()
+        await meanwhile(call.closed)
+        await server.until(() => server.sessions.size === tunnels.length - 1 - gone)
+      }
+      t.equal(bundles.size, 0)
+      t.same(server.causes(), ['user-request'], 'one line for all of it')
+      const [down] = server.of('session-down')
+      t.match(down, { receivedPackets: 12 * tunnels.length, sentPackets: 12 * tunnels.length })
+    }
+  },
+)
 
 t.test('what must be encrypted by PPP joins no session that is not', async t => {
   const { server, bundles, dial, meanwhile } = await setUp(t, encrypted)
