@@ -5,6 +5,7 @@ import type { Guest } from './lab/guest.ts'
 import { address, tunnel } from './lab/lab.ts'
 import type { ServerProcess } from './server-process.ts'
 import { users } from './server-process.ts'
+import { expectFlow } from './throughput.ts'
 
 const site = {
   key: 'a long and random preshared key',
@@ -55,17 +56,6 @@ async function pingSizes(guest: Guest, target: string): Promise<void> {
   for (const size of [56, 1200, 4000]) await ping(guest, target, size)
 }
 
-/** Mbit/s of iperf3 to the server's address in the tunnel. */
-async function iperf(guest: Guest, isDownload: boolean, seconds = 2): Promise<number> {
-  const direction = isDownload ? '-R' : ''
-  const output = await inGuest(guest, `iperf3 -J -t ${seconds} -c ${tunnel.server} ${direction}`)
-  const start = output.indexOf('{')
-  const result = JSON.parse(output.slice(start)) as {
-    end: { sum_received: { bits_per_second: number } }
-  }
-  return result.end.sum_received.bits_per_second / 1e6
-}
-
 function serveIperf({ lab }: CaseContext): void {
   lab.exec(lab.server, 'iperf3', '-s', '-D', '-I', `${lab.folder}/iperf.pid`)
 }
@@ -103,8 +93,11 @@ async function traffic(context: CaseContext, guest: Guest, title: string): Promi
     ['down', true],
   ] as const) {
     await context.check(`${title}: iperf3 ${direction}`, async () => {
-      const rate = await iperf(guest, isDownload)
-      expect(rate > leastMbitPerSecond, `only ${rate.toFixed(1)} Mbit/s`)
+      await expectFlow(context.lab, guest, {
+        isDownload,
+        seconds: 2,
+        atLeast: leastMbitPerSecond,
+      })
     })
   }
 }

@@ -3,6 +3,7 @@ import { type CaseContext, CheckError, expect, type InteropCase } from './intero
 import type { Guest } from './lab/guest.ts'
 import { address, tunnel } from './lab/lab.ts'
 import { type ServerProcess, users } from './server-process.ts'
+import { expectFlow } from './throughput.ts'
 
 const key = 'a long and random preshared key'
 const l2tp = { preSharedKeys: [{ key }] }
@@ -64,16 +65,6 @@ async function ping(guest: Guest, target: string, sizeBytes = 56): Promise<void>
   await inGuest(guest, `ping -c 3 -i 0.2 -W 2 -s ${sizeBytes} ${target}`)
 }
 
-/** Mbit/s of iperf3 to the server's address in the tunnel. */
-async function iperf(guest: Guest, isDownload: boolean): Promise<number> {
-  const direction = isDownload ? '-R' : ''
-  const output = await inGuest(guest, `iperf3 -J -t 3 -c ${tunnel.server} ${direction}`)
-  const result = JSON.parse(output.slice(output.indexOf('{'))) as {
-    end: { sum_received: { bits_per_second: number } }
-  }
-  return result.end.sum_received.bits_per_second / 1e6
-}
-
 function serveIperf({ lab }: CaseContext): void {
   lab.exec(lab.server, 'iperf3', '-s', '-D', '-I', `${lab.folder}/iperf.pid`)
 }
@@ -98,8 +89,11 @@ async function traffic(context: CaseContext, guest: Guest, title: string): Promi
     ['down', true],
   ] as const) {
     await context.check(`${title}: iperf3 ${direction}`, async () => {
-      const rate = await iperf(guest, isDownload)
-      expect(rate > leastMbitPerSecond, `only ${rate.toFixed(1)} Mbit/s`)
+      await expectFlow(context.lab, guest, {
+        isDownload,
+        seconds: 3,
+        atLeast: leastMbitPerSecond,
+      })
     })
   }
 }

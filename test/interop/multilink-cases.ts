@@ -3,6 +3,7 @@ import { CheckError, expect, type InteropCase } from './interop-case.ts'
 import type { Guest } from './lab/guest.ts'
 import { address, tunnel } from './lab/lab.ts'
 import { users } from './server-process.ts'
+import { expectFlow } from './throughput.ts'
 
 const pingSizes = [56, 1200, 4000]
 /** Far below what any machine reaches: this finds a broken path, not a slow one. */
@@ -30,14 +31,6 @@ async function pings(guest: Guest): Promise<void> {
   for (const size of pingSizes) {
     await inGuest(guest, `ping -c 3 -i 0.2 -W 2 -s ${size} ${tunnel.server}`)
   }
-}
-
-async function iperf(guest: Guest, isDownload: boolean): Promise<void> {
-  const direction = isDownload ? '-R' : ''
-  const output = await inGuest(guest, `iperf3 -J -t 3 -c ${tunnel.server} ${direction}`)
-  const result = JSON.parse(output) as { end: { sum_received: { bits_per_second: number } } }
-  const rate = result.end.sum_received.bits_per_second / 1e6
-  expect(rate > leastMbitPerSecond, `only ${rate.toFixed(1)} Mbit/s`)
 }
 
 interface SessionView {
@@ -73,8 +66,11 @@ const pptpMultilink: InteropCase = {
         expect(counts.length === 1 && counts[0] === 2, `links of sessions: ${counts.join()}`)
       })
       await context.check(`pings in fragments over two links, ${title}`, () => pings(guest))
-      await context.check(`iperf3 up, ${title}`, () => iperf(guest, false))
-      await context.check(`iperf3 down, ${title}`, () => iperf(guest, true))
+      for (const isDownload of [false, true]) {
+        await context.check(`iperf3 ${isDownload ? 'down' : 'up'}, ${title}`, () =>
+          expectFlow(lab, guest, { isDownload, seconds: 3, atLeast: leastMbitPerSecond }),
+        )
+      }
       await context.check(`the second call hangs up, the first goes on, ${title}`, async () => {
         await inGuest(
           guest,

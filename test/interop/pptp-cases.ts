@@ -4,6 +4,7 @@ import type { Guest } from './lab/guest.ts'
 import { address, tunnel } from './lab/lab.ts'
 import { multilinkCases } from './multilink-cases.ts'
 import { users } from './server-process.ts'
+import { expectFlow } from './throughput.ts'
 
 /** Far below what any machine reaches: this finds a broken path, not a slow one. */
 const leastMbitPerSecond = 5
@@ -38,14 +39,6 @@ async function inGuest(guest: Guest, script: string): Promise<string> {
 
 async function ping(guest: Guest, target: string, sizeBytes = 56): Promise<void> {
   await inGuest(guest, `ping -c 3 -i 0.2 -W 2 -s ${sizeBytes} ${target}`)
-}
-
-/** Mbit/s of iperf3 to the server's address in the tunnel. */
-async function iperf(guest: Guest, isDownload: boolean): Promise<number> {
-  const direction = isDownload ? '-R' : ''
-  const output = await inGuest(guest, `iperf3 -J -t 3 -c ${tunnel.server} ${direction}`)
-  const result = JSON.parse(output) as { end: { sum_received: { bits_per_second: number } } }
-  return result.end.sum_received.bits_per_second / 1e6
 }
 
 const netem = 'netem delay 5ms loss 2% reorder 95% 50%'
@@ -167,16 +160,15 @@ const pptpTraffic: InteropCase = {
       ['down', true],
     ] as const) {
       await context.check(`iperf3 ${title}`, async () => {
-        const rate = await iperf(guest, isDownload)
-        expect(rate > leastMbitPerSecond, `only ${rate.toFixed(1)} Mbit/s`)
+        await expectFlow(lab, guest, { isDownload, seconds: 3, atLeast: leastMbitPerSecond })
       })
     }
     for (const [title, impair, mend] of impairments) {
       await context.check(`lost and reordered GRE, ${title}: pings and iperf3 go on`, async () => {
         await inGuest(guest, impair)
         for (const size of pingSizes) await lossyPing(guest, size)
-        const rate = await iperf(guest, title !== 'towards the server')
-        expect(rate > 0.1, `${rate.toFixed(2)} Mbit/s`)
+        const isDownload = title !== 'towards the server'
+        await expectFlow(lab, guest, { isDownload, seconds: 3, atLeast: 0.1 })
         await inGuest(guest, mend)
       })
     }
@@ -267,8 +259,9 @@ const pptpWeaker: InteropCase = {
         )
       }
       await context.check(`iperf3 within the window of the client: ${title}`, async () => {
-        const [up, down] = [await iperf(guest, false), await iperf(guest, true)]
-        expect(up > 0.1 && down > 0.1, `${up.toFixed(2)} up, ${down.toFixed(2)} Mbit/s down`)
+        for (const isDownload of [false, true]) {
+          await expectFlow(lab, guest, { isDownload, seconds: 3, atLeast: 0.1 })
+        }
       })
       await hangUp(guest)
     }

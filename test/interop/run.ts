@@ -1,7 +1,8 @@
 /**
  * The interop suite: stock clients in virtual machines against the built server. `run.js [NAME...]`
- * runs the cases whose names start so. The last line is `N passed, N failed`; the exit code is 1 when
- * something failed. Logs of a failed run are kept, and their place is said.
+ * runs the cases whose names start so. At the end stands again what failed; the last line is `N passed,
+ * N failed`, and the exit code is 1 when something failed. Logs of a failed run are kept, and their place
+ * is said.
  */
 import { aaaCases } from './aaa-cases.ts'
 import { dhcpCases } from './dhcp-cases.ts'
@@ -10,6 +11,7 @@ import { CaseContext, type InteropCase } from './interop-case.ts'
 import { l2tpCases } from './l2tp-cases.ts'
 import { TestCa } from './lab/certificates.ts'
 import { Lab } from './lab/lab.ts'
+import { takePrecedence } from './lab/processor-time.ts'
 import { setUpLab } from './lab/setup.ts'
 import { policyCases } from './policy-cases.ts'
 import { pptpCases } from './pptp-cases.ts'
@@ -39,7 +41,7 @@ class Lane {
   readonly #ca = new TestCa(this.#lab.folder)
   #closing: Promise<void> | undefined
   passed = 0
-  failed = 0
+  readonly failures: string[] = []
 
   /** Takes cases from `queue` until it is empty. Never rejects. */
   async run(queue: InteropCase[]): Promise<void> {
@@ -48,14 +50,15 @@ class Lane {
       await context.check('runs to its end', () => one.run(context))
       await context.finish()
       this.passed += context.passed
-      this.failed += context.failed
+      this.failures.push(...context.failures)
     }
   }
 
   /** Leaves the logs where something failed. */
   close(): Promise<void> {
-    this.#closing ??= this.#lab.close(this.failed > 0)
-    if (this.failed > 0) say(`logs are in ${this.#lab.folder}`)
+    const isFailure = this.failures.length > 0
+    this.#closing ??= this.#lab.close(isFailure)
+    if (isFailure) say(`logs are in ${this.#lab.folder}`)
     return this.#closing
   }
 }
@@ -69,6 +72,7 @@ async function main(names: readonly string[]): Promise<number> {
     return 2
   }
   await setUpLab(say)
+  takePrecedence(process.pid)
   const running = chosen.slice(0, lanes).map(() => new Lane())
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => {
@@ -78,11 +82,11 @@ async function main(names: readonly string[]): Promise<number> {
   }
   await Promise.all(running.map(lane => lane.run(chosen)))
   await Promise.all(running.map(lane => lane.close()))
-  const sum = (counts: number[]) => counts.reduce((a, b) => a + b, 0)
-  const passed = sum(running.map(lane => lane.passed))
-  const failed = sum(running.map(lane => lane.failed))
-  say(`${passed} passed, ${failed} failed`)
-  return failed === 0 ? 0 : 1
+  const passed = running.reduce((sum, lane) => sum + lane.passed, 0)
+  const failures = running.flatMap(lane => lane.failures)
+  for (const failure of failures) say(`failed: ${failure}`)
+  say(`${passed} passed, ${failures.length} failed`)
+  return failures.length === 0 ? 0 : 1
 }
 
 process.exitCode = await main(process.argv.slice(2))

@@ -4,6 +4,7 @@ import { type CaseContext, CheckError, expect, type InteropCase } from './intero
 import type { Guest } from './lab/guest.ts'
 import { address, tunnel } from './lab/lab.ts'
 import { users } from './server-process.ts'
+import { expectFlow } from './throughput.ts'
 
 /** Names of pppd for the methods. */
 const methods = { 'MS-CHAPv2': 'mschap-v2', 'CHAP-MD5': 'chap', PAP: 'pap' } as const
@@ -50,14 +51,6 @@ async function ping(guest: Guest, target: string, sizeBytes = 56): Promise<void>
 /** One ping of several packets each way, with nothing behind it that would push its answer out. */
 async function pingOnce(guest: Guest, target: string): Promise<void> {
   await inGuest(guest, `ping -c 1 -W 5 -s 4000 ${target}`)
-}
-
-/** Mbit/s of iperf3 to the server's address in the tunnel. */
-async function iperf(guest: Guest, isDownload: boolean): Promise<number> {
-  const direction = isDownload ? '-R' : ''
-  const output = await inGuest(guest, `iperf3 -J -t 2 -c ${tunnel.server} ${direction}`)
-  const result = JSON.parse(output) as { end: { sum_received: { bits_per_second: number } } }
-  return result.end.sum_received.bits_per_second / 1e6
 }
 
 async function ipv4Of(guest: Guest): Promise<string> {
@@ -123,8 +116,7 @@ const sstpTraffic: InteropCase = {
       ['down', true],
     ] as const) {
       await context.check(`iperf3 ${title}`, async () => {
-        const rate = await iperf(guest, isDownload)
-        expect(rate > leastMbitPerSecond, `only ${rate.toFixed(1)} Mbit/s`)
+        await expectFlow(lab, guest, { isDownload, seconds: 2, atLeast: leastMbitPerSecond })
       })
     }
     const client = await ipv4Of(guest)

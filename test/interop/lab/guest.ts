@@ -12,6 +12,7 @@ import {
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { SystemError } from '../../../lib/core/errors.ts'
+import { takePrecedence } from './processor-time.ts'
 import { guestFolder, guestKernel, guestRoot } from './setup.ts'
 
 export interface GuestResult {
@@ -66,6 +67,7 @@ export class Guest {
       { stdio: ['ignore', console, console], detached: true },
     )
     closeSync(console)
+    if (this.#process.pid !== undefined) takePrecedence(this.#process.pid)
     this.#process.on('exit', () => {
       this.#isGone = true
     })
@@ -85,6 +87,11 @@ export class Guest {
 
   get folder(): string {
     return this.#options.folder
+  }
+
+  /** Its kernel is several processes, which are a group of their own. */
+  get processGroup(): number {
+    return this.#process.pid ?? 0
   }
 
   get number(): number {

@@ -151,6 +151,12 @@ export class Lab {
     return execFileSync('ip', ['netns', 'exec', namespace, ...command], { encoding: 'utf8' })
   }
 
+  /** What runs in one of the namespaces. */
+  processes(namespace: string): number[] {
+    const pids = output('ip', 'netns', 'pids', namespace).split('\n')
+    return pids.filter(pid => pid !== '').map(Number)
+  }
+
   /** Ends everything; `isKept` leaves the logs. */
   async close(isKept: boolean): Promise<void> {
     for (const guest of this.#guests.values()) {
@@ -162,9 +168,7 @@ export class Lab {
     const made = [this.server, this.wan, this.beyond, ...(this.#hasHome ? [this.home] : [])]
     for (const namespace of made) {
       // Servers and iperf3 that still run would keep the namespace alive.
-      for (const pid of output('ip', 'netns', 'pids', namespace).split('\n')) {
-        if (pid !== '') kill(Number(pid))
-      }
+      for (const pid of this.processes(namespace)) kill(pid)
       ip('netns', 'del', namespace)
     }
     if (!isKept) rmSync(this.folder, { recursive: true, force: true })
