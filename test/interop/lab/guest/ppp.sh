@@ -24,7 +24,7 @@ wait_ppp() {
     kill -0 "$1" 2>/dev/null || break
     sleep 0.2
   done
-  tail -n 40 /out/ppp.log /out/client.log 2>/dev/null
+  tail -n 12 /out/ppp.log /out/client.log 2>/dev/null
   return 1
 }
 
