@@ -33,11 +33,11 @@ function l2tpOf({ l2tp }: Config): string {
   return l2tp.isAllowedWithoutIpsec ? `${inside}; without IPsec on UDP port 1701` : inside
 }
 
-/** What a client may call this server, as the certificate of the first run has it. */
+/** What a client may call this server: names and addresses of our own certificate, which has all as names. */
 function ownNames({ state }: Config): string[] {
   const { cert } = ownCertificateFiles(state.directory)
   const names = new X509Certificate(readFileSync(cert)).subjectAltName ?? ''
-  return [...names.matchAll(/(?:DNS|IP Address):([^,]+)/g)].map(([, name = '']) => name)
+  return [...names.matchAll(/DNS:([^,]+)/g)].map(([, name = '']) => name)
 }
 
 /** The lines that dial this server from Windows and from Linux. */

@@ -61,15 +61,15 @@ export function ownCertificate(config: Config): {
   return ensureOwnCertificate({
     stateDirectory: config.state.directory,
     names: [config.server.name],
-    addresses: machineAddresses(),
+    addresses: machineAddresses(config.tun.name),
     now: systemWallClock.now(),
   })
 }
 
-/** What a client can dial: neither loopback nor link-local. */
-function machineAddresses(): string[] {
-  return Object.values(networkInterfaces())
-    .flatMap(addresses => addresses ?? [])
+/** What a client can dial: neither loopback nor link-local, nor our own end of the tunnels. */
+function machineAddresses(tunName: string): string[] {
+  return Object.entries(networkInterfaces())
+    .flatMap(([name, addresses]) => (name === tunName ? [] : (addresses ?? [])))
     .filter(({ internal, address }) => !internal && !address.startsWith('fe80:'))
     .map(({ address }) => address)
     .sort()
