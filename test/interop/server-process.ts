@@ -9,7 +9,7 @@ import { address, type Lab, tunnel } from './lab/lab.ts'
 import { projectFolder } from './lab/setup.ts'
 
 const program = join(projectFolder, 'dist/bin/openras.js')
-const startTimeoutMs = 30_000
+const startTimeoutMs = 90_000
 const stopTimeoutMs = 15_000
 
 /** What clients log in with. */

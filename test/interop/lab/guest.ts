@@ -33,7 +33,9 @@ export interface GuestOptions {
   readonly number: number
 }
 
-const bootTimeoutMs = 60_000
+/** Long: they find what hangs, not what is slow. */
+const bootTimeoutMs = 180_000
+const scriptTimeoutMs = 120_000
 const memoryMegabytes = 192
 const pollMs = 50
 
@@ -99,7 +101,7 @@ export class Guest {
   }
 
   /** Runs `script` in bash and resolves to its exit code and output. */
-  async run(script: string, timeoutMs = 60_000): Promise<GuestResult> {
+  async run(script: string, timeoutMs = scriptTimeoutMs): Promise<GuestResult> {
     const number = ++this.#count
     const draft = join(this.folder, `${number}.new`)
     writeFileSync(draft, `${script}\n`)

@@ -35,7 +35,7 @@ charon_start() {
 
 # charon_up CHILD: connects.
 charon_up() {
-  swanctl --initiate --child "$1" --timeout 20 && return
+  swanctl --initiate --child "$1" --timeout 45 && return
   tail -n 60 /out/charon.log
   return 1
 }
