@@ -13,16 +13,16 @@ export interface EspOwner {
 
 export class EspReceiver {
   readonly database: SaDatabase<EspOwner>
-  readonly #bytes: Uint8Array
+  readonly #view: DataView
 
   constructor(memory: PacketBytes, database: SaDatabase<EspOwner>) {
     this.database = database
-    this.#bytes = memory.bytes
+    this.#view = memory.view
   }
 
   /** What is wrong with a packet is counted at its SA, or at the database when there is none. */
   receive(at: number, lengthBytes: number, envelope: Envelope): void {
-    const entry = this.database.find(this.#bytes, at, lengthBytes)
+    const entry = this.database.find(this.#view, at, lengthBytes)
     if (entry === undefined) return
     const { sa, owner } = entry
     const payloadBytes = sa.open(at, lengthBytes)

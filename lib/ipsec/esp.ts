@@ -13,7 +13,6 @@
  *   |         Integrity Check Value (variable)                      |
  *   +---------------------------------------------------------------+
  */
-import { u32 } from '../core/bytes.ts'
 import { PACKET_HEADER_BYTES } from '../crypto/packet-cipher.ts'
 
 export const SEQUENCE_AT = 4
@@ -77,6 +76,6 @@ export function payloadBytes(bytes: Uint8Array, at: number, end: number): number
 }
 
 /** The SPI of a packet, 0 when it is too short to have one. */
-export function spiOf(bytes: Uint8Array, at: number, lengthBytes: number): number {
-  return lengthBytes >= HEADER_BYTES ? u32(bytes, at) : 0
+export function spiOf(view: DataView, at: number, lengthBytes: number): number {
+  return lengthBytes >= HEADER_BYTES ? view.getUint32(at) : 0
 }

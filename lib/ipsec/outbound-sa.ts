@@ -1,5 +1,4 @@
 /** The sending half of an ESP SA: RFC 4303 §3.3. Packets are sealed where they stand. */
-import { putU32 } from '../core/bytes.ts'
 import type { PacketCipherProvider } from '../crypto/packet-cipher.ts'
 import {
   type PacketBytes,
@@ -121,8 +120,9 @@ export class OutboundSa {
     }
     const encryptedBytes = bodyBytes(payloadBytes, this.#alignment)
     putTrailer(this.#bytes, at + payloadBytes, at + encryptedBytes, nextHeader)
-    putU32(this.#bytes, start, this.spi)
-    putU32(this.#bytes, start + SEQUENCE_AT, this.#sequenceLow)
+    const { view } = this.#memory
+    view.setUint32(start, this.spi)
+    view.setUint32(start + SEQUENCE_AT, this.#sequenceLow)
     const sealer = this.#sealer ?? this.#start()
     if (!sealer.seal(start, encryptedBytes, this.#sequenceHigh)) {
       return this.#drop(EspDrop['cipher-failed'])

@@ -22,6 +22,9 @@ export class ReplayWindow {
   readonly #ringMask: number
   /** The highest sequence number that was authentic. */
   #top = 0
+  /** The halves of it. */
+  #topHigh = 0
+  #topLow = 0
 
   /** `sizePackets` is raised to 64 and cut to 65,536. */
   constructor(sizePackets: number, hasEsn: boolean) {
@@ -65,15 +68,16 @@ export class ReplayWindow {
       // Mostly it is the next one, in the same word.
       if (sequence !== this.#top + 1 || (low & (wordBits - 1)) === 0) this.#slide(sequence, low)
       this.#top = sequence
+      this.#topHigh = high
+      this.#topLow = low
     }
     const index = (low >>> 5) & this.#ringMask
     this.#ring[index] = (this.#ring[index] ?? 0) | (1 << (low & 31))
   }
 
   #inferred(low: number): number {
-    const topHigh = Math.floor(this.#top / lowRange)
-    const topLow = this.#top - topHigh * lowRange
-    const bottom = topLow - this.sizePackets + 1
+    const topHigh = this.#topHigh
+    const bottom = this.#topLow - this.sizePackets + 1
     if (bottom >= 0) return low >= bottom ? topHigh : topHigh + 1
     return low >= bottom + lowRange ? topHigh - 1 : topHigh
   }

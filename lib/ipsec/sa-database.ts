@@ -64,11 +64,11 @@ export class SaDatabase<Owner> {
 
   /** The SA of an ESP packet; undefined is counted: too short, or an SPI that nobody has. */
   find(
-    bytes: Uint8Array,
+    view: DataView,
     at: number,
     lengthBytes: number,
   ): { readonly sa: InboundSa; readonly owner: Owner } | undefined {
-    const spi = spiOf(bytes, at, lengthBytes)
+    const spi = spiOf(view, at, lengthBytes)
     if (spi === this.#lastSpi && this.#lastEntry !== undefined) return this.#lastEntry
     const entry = this.#entries.get(spi)
     this.#lastSpi = spi

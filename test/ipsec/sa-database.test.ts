@@ -20,7 +20,7 @@ t.test('a packet finds its SA by SPI, and the owner with it', async t => {
     memory.bytes.set(ipv4Packet(40), 512)
     const length = outbound.sealIp(512, 40)
     const from = 512 - outbound.headroomBytes
-    const entry = database.find(memory.bytes, from, length)
+    const entry = database.find(memory.view, from, length)
     t.equal(entry?.sa, inbound)
     t.equal(entry?.owner, `owner of ${inbound.spi}`)
     t.equal(entry?.sa.open(from, length), 40)
@@ -29,8 +29,8 @@ t.test('a packet finds its SA by SPI, and the owner with it', async t => {
 
 t.test('unknown SPIs and scraps are counted', async t => {
   const database = new SaDatabase<string>()
-  t.equal(database.find(Uint8Array.of(1, 2, 3, 4, 5, 6, 7), 0, 7), undefined)
-  t.equal(database.find(new Uint8Array(40).fill(1), 0, 40), undefined)
+  t.equal(database.find(viewOf(1, 2, 3, 4, 5, 6, 7), 0, 7), undefined)
+  t.equal(database.find(viewOf(...new Uint8Array(40).fill(1)), 0, 40), undefined)
   t.equal(database.drops.get(EspDrop.truncated), 1)
   t.equal(database.drops.get(EspDrop['unknown-spi']), 1)
 })
@@ -85,3 +85,7 @@ t.test('any datagram is of exactly one kind', async t => {
   )
   t.pass('500 datagrams')
 })
+
+function viewOf(...bytes: number[]): DataView {
+  return new DataView(Uint8Array.from(bytes).buffer)
+}
