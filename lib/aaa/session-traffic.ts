@@ -12,10 +12,14 @@ interface Routes {
   readonly ipv6: readonly Ipv6Network[]
 }
 
+/** Of most sessions, which share them. */
+const noRates: RateLimits = {}
+const noRoutes: Routes = { ipv4: [], ipv6: [] }
+
 export class SessionTraffic {
   #filter: PacketFilter | undefined
-  #rates: RateLimits = {}
-  #routes: Routes = { ipv4: [], ipv6: [] }
+  #rates = noRates
+  #routes = noRoutes
   #port: Port | undefined
 
   /** Everything as `authorization` has it; the reason when it names what there is not, and then nothing changes. */
@@ -46,9 +50,8 @@ export class SessionTraffic {
     this.#addRoutes(this.#routes)
   }
 
-  #setRoutes({ ipv4Routes, ipv6Routes, delegatedIpv6Prefix }: Authorization): void {
-    const delegated = delegatedIpv6Prefix === undefined ? [] : [delegatedIpv6Prefix]
-    const routes = { ipv4: ipv4Routes ?? [], ipv6: [...(ipv6Routes ?? []), ...delegated] }
+  #setRoutes(authorization: Authorization): void {
+    const routes = routesOf(authorization)
     const port = this.#port
     if (port?.isAttached === true) {
       for (const { address, prefixLength } of this.#routes.ipv4) {
@@ -76,9 +79,17 @@ function hasFilter(
   return wish?.filterName !== undefined || (wish?.filterRules ?? []).length > 0
 }
 
+function routesOf({ ipv4Routes, ipv6Routes, delegatedIpv6Prefix }: Authorization): Routes {
+  const delegated = delegatedIpv6Prefix === undefined ? [] : [delegatedIpv6Prefix]
+  const ipv6 = [...(ipv6Routes ?? []), ...delegated]
+  return ipv4Routes === undefined && ipv6.length === 0 ? noRoutes : { ipv4: ipv4Routes ?? [], ipv6 }
+}
+
+/** Bursts are those of a rate: alone they limit nothing. */
 function ratesOf(authorization: Authorization): RateLimits {
   const { receiveBitsPerSecond, sendBitsPerSecond } = authorization
   const { receiveBurstBytes, sendBurstBytes } = authorization
+  if (receiveBitsPerSecond === undefined && sendBitsPerSecond === undefined) return noRates
   return {
     ...(receiveBitsPerSecond !== undefined && { receiveBitsPerSecond }),
     ...(sendBitsPerSecond !== undefined && { sendBitsPerSecond }),

@@ -133,11 +133,9 @@ export class Session implements WheelEntry {
   readonly id: string
   /** Small, for people. */
   readonly number: number
-  readonly protocol: string
-  readonly log: Logger
   readonly #call: CallDescription
   readonly #host: SessionHost
-  readonly #since: Date
+  readonly #sinceMs: number
   #state: SessionState = 'setup'
   #authorization: Authorization | undefined
   #addresses: SessionAddresses = {}
@@ -164,11 +162,15 @@ export class Session implements WheelEntry {
   constructor(number: number, id: string, call: CallDescription, host: SessionHost) {
     this.number = number
     this.id = id
-    this.protocol = call.protocol
     this.#call = call
     this.#host = host
-    this.#since = host.wallClock.now()
-    this.log = host.log.child({ sessionId: id, proto: call.protocol, peer: call.peerLabel })
+    this.#sinceMs = host.wallClock.now().getTime()
+  }
+
+  /** Made when there is something to say: sessions last, and say little. */
+  get log(): Logger {
+    const { protocol: proto, peerLabel: peer } = this
+    return this.#host.log.child({ sessionId: this.id, proto, peer })
   }
 
   get state(): SessionState {
@@ -177,6 +179,20 @@ export class Session implements WheelEntry {
 
   get userName(): string | undefined {
     return this.#authorization?.userName
+  }
+
+  get protocol(): string {
+    return this.#call.protocol
+  }
+
+  /** With port, for people. */
+  get peerLabel(): string {
+    return this.#call.peerLabel
+  }
+
+  /** When the call came in. */
+  get since(): Date {
+    return new Date(this.#sinceMs)
   }
 
   get peerAddress(): string {
@@ -403,7 +419,7 @@ export class Session implements WheelEntry {
       number: this.number,
       state: this.#state,
       protocol: this.protocol,
-      peer: this.#call.peerLabel,
+      peer: this.peerLabel,
       ...(this.userName !== undefined && { userName: this.userName }),
       ...(ipv4 !== undefined && { ipv4: formatIpv4(ipv4) }),
       ...(ipv6 !== undefined && { ipv6: formatIpv6Network(ipv6) }),
@@ -413,7 +429,7 @@ export class Session implements WheelEntry {
       }),
       ...(this.#isQuarantined && { isQuarantined: true }),
       ...(this.#links !== undefined && { bundle: this.#links.status() }),
-      since: this.#since,
+      since: this.since,
       durationSeconds: isCounted ? Math.floor((nowMs - this.#upMs) / 1000) : 0,
       idleSeconds: isCounted ? Math.max(0, Math.floor((nowMs - this.#activeMs()) / 1000)) : 0,
       receivedPackets,
@@ -424,7 +440,7 @@ export class Session implements WheelEntry {
   }
 
   #enter(links: SessionLinks, disconnect: SessionLink['disconnect']): void {
-    this.#asLink = { number: this.number, call: this.#call, since: this.#since, disconnect }
+    this.#asLink = { number: this.number, call: this.#call, since: this.since, disconnect }
     links.add(this.#asLink)
   }
 

@@ -28,7 +28,8 @@ export interface Machine<Input, Event> {
 
 /** What a machine has produced and its driver has not yet fetched. */
 export class Outbox<Event> {
-  readonly #queue: Output<Event>[] = []
+  /** Made anew when it has been emptied: an array keeps the room that it once took. */
+  #queue: Output<Event>[] = []
 
   /** `bytes` must be the machine's own; it is handed over. */
   transmit(bytes: Uint8Array): void {
@@ -40,6 +41,8 @@ export class Outbox<Event> {
   }
 
   poll(): Output<Event> | undefined {
-    return this.#queue.shift()
+    const output = this.#queue.shift()
+    if (output !== undefined && this.#queue.length === 0) this.#queue = []
+    return output
   }
 }

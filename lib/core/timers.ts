@@ -3,45 +3,56 @@
  * timer; drivers hang their machine's next deadline on the one `TimerWheel` of the process.
  */
 
-/** Named deadlines of one machine, in monotonic milliseconds. */
+const nothing: readonly never[] = []
+
+/**
+ * Named deadlines of one machine, in monotonic milliseconds: a handful at most, in two lists of one
+ * length, because a map for each of thousands of machines takes twice the memory.
+ */
 export class TimerTable<Name extends string> {
-  readonly #deadlines = new Map<Name, number>()
+  #names: readonly Name[] = nothing
+  #deadlines: readonly number[] = nothing
 
   set(name: Name, deadlineMs: number): void {
-    this.#deadlines.set(name, deadlineMs)
+    const at = this.#names.indexOf(name)
+    if (at >= 0) {
+      this.#deadlines = this.#deadlines.with(at, deadlineMs)
+      return
+    }
+    this.#names = [...this.#names, name]
+    this.#deadlines = [...this.#deadlines, deadlineMs]
   }
 
   clear(name: Name): void {
-    this.#deadlines.delete(name)
+    const at = this.#names.indexOf(name)
+    if (at < 0) return
+    this.#names = this.#names.toSpliced(at, 1)
+    this.#deadlines = this.#deadlines.toSpliced(at, 1)
   }
 
   clearAll(): void {
-    this.#deadlines.clear()
+    this.#names = nothing
+    this.#deadlines = nothing
   }
 
   isSet(name: Name): boolean {
-    return this.#deadlines.has(name)
+    return this.#names.includes(name)
   }
 
   /** The earliest deadline, `Infinity` when none is set. */
   nextDeadlineMs(): number {
     let next = Number.POSITIVE_INFINITY
-    for (const deadline of this.#deadlines.values()) if (deadline < next) next = deadline
+    for (const deadline of this.#deadlines) if (deadline < next) next = deadline
     return next
   }
 
   /** Removes and returns the earliest timer that has run out, or undefined. */
   takeExpired(nowMs: number): Name | undefined {
-    let found: Name | undefined
-    let foundMs = Number.POSITIVE_INFINITY
-    for (const [name, deadline] of this.#deadlines) {
-      if (deadline <= nowMs && deadline < foundMs) {
-        found = name
-        foundMs = deadline
-      }
-    }
-    if (found !== undefined) this.#deadlines.delete(found)
-    return found
+    const deadlineMs = this.nextDeadlineMs()
+    if (deadlineMs > nowMs) return undefined
+    const name = this.#names[this.#deadlines.indexOf(deadlineMs)]
+    if (name !== undefined) this.clear(name)
+    return name
   }
 }
 

@@ -34,6 +34,8 @@ export interface PayloadCipherOptions {
 }
 
 const empty = new Uint8Array(0)
+/** Of all AEADs. */
+const noIntegrityKey = new Secret(empty)
 
 export class PayloadCipher {
   readonly #encryption: EncryptionTransform
@@ -63,7 +65,7 @@ export class PayloadCipher {
     this.#encryption = encryption
     this.#integrity = integrity
     this.#encryptionKey = new Secret(encryptionKey)
-    this.#integrityKey = new Secret(integrityKey)
+    this.#integrityKey = integrity === undefined ? noIntegrityKey : new Secret(integrityKey)
     this.#provider = provider
     this.#icvBytes = encryption.icvBytes + (integrity?.icvBytes ?? 0)
   }

@@ -15,7 +15,7 @@ import { type CaptureOptions, PcapFile, PcapTap } from './pcap.ts'
 import type { PacketMemory } from './pinned-memory.ts'
 import { RouteTable } from './route-table.ts'
 import { SessionPath } from './session-path.ts'
-import { SessionPort } from './session-port.ts'
+import { SessionPort, type SessionPortParts } from './session-port.ts'
 import { StackSlotPool } from './slot-pool.ts'
 import { Count, Tally } from './tally.ts'
 
@@ -66,6 +66,7 @@ export class PacketEngine implements Dataplane, FrameWriter {
   readonly #coalescer: Coalescer
   readonly #hostPath: HostPath
   readonly #sessionPath: SessionPath
+  readonly #portParts: SessionPortParts
   readonly #readFrame = new Frame()
   readonly #packetFrame = new Frame()
   readonly #baseDevice: Device
@@ -108,6 +109,18 @@ export class PacketEngine implements Dataplane, FrameWriter {
       allowsClientToClient: options.allowsClientToClient,
       burstMs: () => this.#beginBurst(),
     })
+    this.#portParts = {
+      memory,
+      routes: this.#routes,
+      path: this.#sessionPath,
+      strayTally: this.#tally,
+      nowMs: () => this.#nowMs(),
+      onWork: () => this.#beginBurst(),
+      onDetach: port => {
+        this.#ports.delete(port)
+        this.#tally.add(port.tally)
+      },
+    }
   }
 
   intake(lengthBytes: number): number {
@@ -129,27 +142,8 @@ export class PacketEngine implements Dataplane, FrameWriter {
   }
 
   attach(options: PortOptions): Port {
-    const tally = new Tally()
-    const port = new SessionPort(
-      {
-        label: options.label,
-        isUplink: options.isUplink ?? false,
-        outlet: new Outlet(options.sink, tally, this.memory, this.#dirty),
-        tally,
-        strayTally: this.#tally,
-        memory: this.memory,
-        routes: this.#routes,
-        path: this.#sessionPath,
-        onLinkPacket: bytes => options.onLinkPacket(bytes),
-        nowMs: () => this.#nowMs(),
-        onWork: () => this.#beginBurst(),
-        onDetach: detached => {
-          this.#ports.delete(detached)
-          this.#tally.add(tally)
-        },
-      },
-      this.#nowMs(),
-    )
+    const outlet = new Outlet(options.sink, new Tally(), this.memory, this.#dirty)
+    const port = new SessionPort(options, outlet, this.#portParts)
     this.#ports.add(port)
     return port
   }

@@ -163,8 +163,18 @@ class PrefixTables<Owner> {
 
 /** A network that an owner added, kept to take it out again. */
 interface Entry {
-  readonly key: Int32Array
+  /** IPv4 as a number, which takes less than an array: most owners have one such address. */
+  readonly network: number | Int32Array
   readonly prefixLength: number
+}
+
+function keyOf(network: Entry['network']): Int32Array {
+  return typeof network === 'number' ? Int32Array.of(network) : network
+}
+
+function isSameNetwork(a: Entry['network'], b: Entry['network']): boolean {
+  if (typeof a === 'number' || typeof b === 'number') return a === b
+  return a.every((word, i) => word === b[i])
 }
 
 export class RouteTable<Owner extends object> {
@@ -208,20 +218,19 @@ export class RouteTable<Owner extends object> {
 
   /** A network that another owner has goes over to `owner`. */
   addIpv4(address: number, prefixLength: number, owner: Owner): void {
-    const key = Int32Array.of(address)
-    this.#ipv4.set(key, prefixLength, owner)
-    this.#remember(owner, { key, prefixLength })
+    this.#ipv4.set(keyOf(address), prefixLength, owner)
+    this.#remember(owner, { network: address, prefixLength })
   }
 
   addIpv6(prefix: Uint8Array, prefixLength: number, owner: Owner): void {
     const key = Int32Array.of(u32(prefix, 0), u32(prefix, 4), u32(prefix, 8), u32(prefix, 12))
     this.#ipv6.set(key, prefixLength, owner)
-    this.#remember(owner, { key, prefixLength })
+    this.#remember(owner, { network: key, prefixLength })
   }
 
   /** False when `owner` does not have the network. */
   deleteIpv4(address: number, prefixLength: number, owner: Owner): boolean {
-    return this.#delete(this.#ipv4, Int32Array.of(address), prefixLength, owner)
+    return this.#delete(this.#ipv4, address, prefixLength, owner)
   }
 
   deleteIpv6(prefix: Uint8Array, prefixLength: number, owner: Owner): boolean {
@@ -231,9 +240,9 @@ export class RouteTable<Owner extends object> {
 
   /** Forgets what `owner` still has. */
   deleteOwner(owner: Owner): void {
-    for (const { key, prefixLength } of this.#entries.get(owner) ?? []) {
-      const tables = key.length === 1 ? this.#ipv4 : this.#ipv6
-      tables.delete(key, prefixLength, owner)
+    for (const { network, prefixLength } of this.#entries.get(owner) ?? []) {
+      const tables = typeof network === 'number' ? this.#ipv4 : this.#ipv6
+      tables.delete(keyOf(network), prefixLength, owner)
     }
     this.#entries.delete(owner)
     this.#forgetLast()
@@ -241,16 +250,13 @@ export class RouteTable<Owner extends object> {
 
   #delete(
     tables: PrefixTables<Owner>,
-    key: Int32Array,
+    network: Entry['network'],
     prefixLength: number,
     owner: Owner,
   ): boolean {
-    const isDeleted = tables.delete(key, prefixLength, owner)
+    const isDeleted = tables.delete(keyOf(network), prefixLength, owner)
     const left = (this.#entries.get(owner) ?? []).filter(
-      entry =>
-        entry.prefixLength !== prefixLength ||
-        entry.key.length !== key.length ||
-        entry.key.some((word, i) => word !== key[i]),
+      entry => entry.prefixLength !== prefixLength || !isSameNetwork(entry.network, network),
     )
     if (left.length > 0) this.#entries.set(owner, left)
     else this.#entries.delete(owner)

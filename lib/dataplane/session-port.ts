@@ -1,7 +1,7 @@
 /** One session's place in the dataplane: its routes, its sink, its counters. */
 import { InvariantError } from '../core/errors.ts'
 import { noRoom } from '../core/packet-sink.ts'
-import type { Port, PortCounters, RateLimits } from './dataplane.ts'
+import type { Port, PortCounters, PortOptions, RateLimits } from './dataplane.ts'
 import type { Outlet } from './outlet.ts'
 import type { PacketFilter } from './packet-filter.ts'
 import type { PacketMemory } from './pinned-memory.ts'
@@ -13,17 +13,13 @@ import { TrafficGate } from './traffic-gate.ts'
 const dropDetached = Count['drop-detached']
 const dropTooBig = Count['drop-too-big']
 
+/** What the ports of one dataplane share. */
 export interface SessionPortParts {
-  readonly label: string
-  readonly isUplink: boolean
-  readonly outlet: Outlet
-  readonly tally: Tally
   /** For what comes after the port was detached. */
   readonly strayTally: Tally
   readonly memory: PacketMemory
   readonly routes: RouteTable<SessionPort>
   readonly path: SessionPath
-  onLinkPacket(bytes: Uint8Array): void
   /** Monotonic. */
   nowMs(): number
   /** Something waits for the end of the burst. */
@@ -32,11 +28,8 @@ export interface SessionPortParts {
 }
 
 export class SessionPort implements Port {
-  readonly label: string
-  readonly isUplink: boolean
   readonly outlet: Outlet
   readonly tally: Tally
-  readonly counters: PortCounters
   isAttached = true
   /** Filter and rates, where the session has any. */
   gate: TrafficGate | undefined = undefined
@@ -44,16 +37,27 @@ export class SessionPort implements Port {
   /** The last IPv4 source that was found to be this session's, while the route table is the same. */
   checkedSource = 0
   checkedGeneration = -1
+  readonly #options: PortOptions
   readonly #parts: SessionPortParts
 
-  constructor(parts: SessionPortParts, nowMs: number) {
-    this.label = parts.label
-    this.isUplink = parts.isUplink
-    this.outlet = parts.outlet
-    this.tally = parts.tally
-    this.lastActiveMs = nowMs
-    this.counters = new CountersView(this)
+  constructor(options: PortOptions, outlet: Outlet, parts: SessionPortParts) {
+    this.outlet = outlet
+    this.tally = outlet.tally
+    this.lastActiveMs = parts.nowMs()
+    this.#options = options
     this.#parts = parts
+  }
+
+  get label(): string {
+    return this.#options.label
+  }
+
+  get isUplink(): boolean {
+    return this.#options.isUplink ?? false
+  }
+
+  get counters(): PortCounters {
+    return new CountersView(this)
   }
 
   addIpv4(address: number): void {
@@ -82,13 +86,13 @@ export class SessionPort implements Port {
   }
 
   limit(filter: PacketFilter | undefined, rates: RateLimits | undefined): void {
-    const { memory, tally } = this.#parts
+    const { memory } = this.#parts
     const hasRates =
       rates?.receiveBitsPerSecond !== undefined || rates?.sendBitsPerSecond !== undefined
     this.gate =
       filter === undefined && !hasRates
         ? undefined
-        : new TrafficGate(memory, tally, filter, rates, this.#parts.nowMs())
+        : new TrafficGate(memory, this.tally, filter, rates, this.#parts.nowMs())
   }
 
   deliver(at: number, lengthBytes: number): void {
@@ -96,7 +100,8 @@ export class SessionPort implements Port {
   }
 
   transmit(packet: Uint8Array): void {
-    const { outlet, memory } = this.#parts
+    const { outlet } = this
+    const { memory } = this.#parts
     if (!this.isAttached) {
       this.dropDetached()
       return
@@ -118,7 +123,7 @@ export class SessionPort implements Port {
   /** Hands a packet of the link to the session's owner. */
   handLinkPacket(at: number, lengthBytes: number): void {
     // Control traffic: the one place where a packet becomes an object of its own.
-    this.#parts.onLinkPacket(this.#parts.memory.bytes.subarray(at, at + lengthBytes))
+    this.#options.onLinkPacket(this.#parts.memory.bytes.subarray(at, at + lengthBytes))
   }
 
   /** Counts a packet that came too late. */

@@ -66,10 +66,14 @@ export const Count: CounterIndex = Object.fromEntries(
 
 const droppedPackets = Count['dropped-packets']
 
+/** Of those who have not counted yet: most ports of idle sessions never do. */
+const noCounts = new Float64Array(0)
+
 export class Tally {
-  readonly #counts = new Float64Array(counterNames.length)
+  #counts = noCounts
 
   count(counter: number, by: number): void {
+    if (this.#counts === noCounts) this.#counts = new Float64Array(counterNames.length)
     this.#counts[counter] = (this.#counts[counter] ?? 0) + by
   }
 

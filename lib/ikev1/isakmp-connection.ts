@@ -119,7 +119,8 @@ export class IsakmpConnection implements WheelEntry {
   onDeadline(nowMs: number): void {
     const peer = this.#peer
     if (peer === undefined) return
-    for (const [inboundSpi, child] of [...peer.esp.children]) {
+    for (const child of peer.esp.children) {
+      const inboundSpi = child.inbound.spi
       if (child.needsRekey(nowMs)) this.#driver.handle({ type: 'rekey-child', inboundSpi })
     }
     this.#services.wheel.schedule(this, nowMs + watchMs)

@@ -70,7 +70,7 @@ export class SecuredPeer {
       route: options.route,
       mtuBytes: largestPacketBytes,
       transportProtocol: options.service.protocol,
-      onOtherPath: envelope => options.onOtherPath(this, envelope),
+      observer: { onOtherPath: envelope => options.onOtherPath(this, envelope) },
     })
     this.esp.connect({ deliver: (at, lengthBytes) => this.#deliver(at, lengthBytes) })
   }
@@ -100,7 +100,7 @@ export class SecuredPeer {
   }
 
   get isIdle(): boolean {
-    return this.esp.children.size === 0
+    return this.esp.children.length === 0
   }
 
   /** Installs a pair. False when it cannot be, or when the peer is turned away. */
@@ -159,7 +159,7 @@ export class SecuredPeer {
   close(cause: DisconnectCause): void {
     this.#unconfirmed.clear()
     this.#replacedBy.clear()
-    for (const inboundSpi of [...this.esp.children.keys()]) this.esp.remove(inboundSpi)
+    for (const { inbound } of this.esp.children) this.esp.remove(inbound.spi)
     this.#end(cause)
   }
 
@@ -177,7 +177,7 @@ export class SecuredPeer {
 
   #lookForUse(): void {
     for (const inboundSpi of [...this.#unconfirmed]) {
-      const child = this.esp.children.get(inboundSpi)
+      const child = this.esp.child(inboundSpi)
       if (child !== undefined && child.inbound.authenticPackets > 0) {
         this.#options.onUsed(this, inboundSpi)
       }

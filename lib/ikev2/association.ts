@@ -2,7 +2,7 @@
  * One pair of IKE SPIs with its keys, message IDs and reassembly: what RFC 7296 calls an IKE SA. A
  * connection has one, and for a while two or three when it is rekeyed (§2.18).
  */
-
+import { fromHex, toHex } from '../core/bytes.ts'
 import type { Secret } from '../core/secret.ts'
 import { PayloadCipher } from '../crypto/payload-cipher.ts'
 import { FragmentSet } from './fragments.ts'
@@ -49,13 +49,16 @@ export interface PendingRekey {
   readonly link: Uint8Array
 }
 
+const noSpi = toHex(new Uint8Array(SPI_BYTES))
+
 export class Association {
   /** Names its timers. */
   readonly index: number
   /** Whether we were the initiator of the exchange that made it: bit I of the header. */
   readonly isInitiator: boolean
-  readonly localSpi: Uint8Array
-  #peerSpi: Uint8Array = new Uint8Array(SPI_BYTES)
+  /** In hexadecimal digits: an array takes six times as much. */
+  readonly #localSpi: string
+  #peerSpi = noSpi
   #suite: IkeSuite | undefined
   #keys: IkeKeys | undefined
   #sender: PayloadCipher | undefined
@@ -82,21 +85,26 @@ export class Association {
   constructor(index: number, isInitiator: boolean, localSpi: Uint8Array) {
     this.index = index
     this.isInitiator = isInitiator
-    this.localSpi = localSpi
+    this.#localSpi = toHex(localSpi)
+  }
+
+  get localSpi(): Uint8Array {
+    return fromHex(this.#localSpi)
   }
 
   get peerSpi(): Uint8Array {
-    return this.#peerSpi
+    return fromHex(this.#peerSpi)
   }
 
   set peerSpi(spi: Uint8Array) {
-    this.#peerSpi = Uint8Array.from(spi)
+    this.#peerSpi = toHex(spi)
   }
 
   get spis(): SpiPair {
+    const { localSpi, peerSpi } = this
     return this.isInitiator
-      ? { initiatorSpi: this.localSpi, responderSpi: this.#peerSpi }
-      : { initiatorSpi: this.#peerSpi, responderSpi: this.localSpi }
+      ? { initiatorSpi: localSpi, responderSpi: peerSpi }
+      : { initiatorSpi: peerSpi, responderSpi: localSpi }
   }
 
   get suite(): IkeSuite | undefined {

@@ -3,13 +3,18 @@ import { putU32, u32 } from '../core/bytes.ts'
 import type { EspSuite } from './suite.ts'
 import type { TrafficSelector } from './wire/traffic-selector.ts'
 
+/** What packets may be, by the addresses on our side and on the peer's. */
+export interface SelectorPair {
+  readonly local: readonly TrafficSelector[]
+  readonly remote: readonly TrafficSelector[]
+}
+
 export interface ChildSa {
   readonly inboundSpi: number
   readonly outboundSpi: number
   readonly suite: EspSuite
   readonly mode: 'tunnel' | 'transport'
-  readonly localSelectors: readonly TrafficSelector[]
-  readonly remoteSelectors: readonly TrafficSelector[]
+  readonly selectors: SelectorPair
   /** Our Delete is on its way. */
   isDeleting: boolean
   /** Inbound SPI of the Child SA that came in its place. */

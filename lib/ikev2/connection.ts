@@ -11,12 +11,11 @@ import { Outbox } from '../core/machine.ts'
 import { randomBytes, randomU32 } from '../core/random.ts'
 import { TimerTable } from '../core/timers.ts'
 import { Association } from './association.ts'
-import type { ChildSa } from './child-sa.ts'
+import type { ChildSa, SelectorPair } from './child-sa.ts'
 import type { AuthenticatedBy, ChildDownReason, IkeSaEvent } from './event.ts'
-import type { Grant } from './input.ts'
 import type { NoncePair } from './key-schedule.ts'
 import type { NatState } from './nat-detection.ts'
-import type { IkeSaOptions } from './options.ts'
+import type { IkeSaHost, IkeSaOptions } from './options.ts'
 import { isSamePath, type Path } from './path.ts'
 import type { Task } from './task.ts'
 import type { TicketState } from './ticket.ts'
@@ -76,10 +75,22 @@ export interface Authenticated {
   readonly authorization: Authorization | undefined
 }
 
+/** What is known of an IKE SA that may come back with a ticket (RFC 5723). */
+export interface Resumable {
+  readonly peerIdentity: Identification
+  /** Ours, which the peer knows us by. */
+  readonly localIdentity: Identification
+  /** What is to be seen again when the peer comes with its ticket. Responder. */
+  readonly memo?: Uint8Array
+}
+
 const nothing = new Uint8Array(0)
+const noHashes: readonly number[] = []
+const noAddresses: readonly string[] = []
 
 export class Connection {
   readonly options: IkeSaOptions
+  readonly host: IkeSaHost
   readonly outbox = new Outbox<IkeSaEvent>()
   readonly timers = new TimerTable<TimerName>()
   state: ConnectionState = 'fresh'
@@ -95,41 +106,54 @@ export class Connection {
     intermediate: false,
     usesPpk: false,
     isWindows: false,
-    signatureHashes: [],
+    signatureHashes: noHashes,
     signsPss: false,
   }
-  readonly setup: Setup = {
-    nonces: { initiator: nothing, responder: nothing },
-    initiatorMessage: nothing,
-    responderMessage: nothing,
-    additionalKeyExchanges: [],
-    intermediateInitiator: undefined,
-    intermediateResponder: undefined,
-    authMessageId: 1,
-    wantedAuthorities: [],
-  }
-  authenticated: Authenticated | undefined
-  grant: Grant | undefined
-  /** What we called ourselves. Responder. */
-  localIdentity: Identification | undefined
+  #setup: Setup | undefined
+  /** What a Child SA with the peer may carry, once a responder knows whom it talks to. */
+  permitted: SelectorPair | undefined
+  /** Undefined where there are no tickets. */
+  resumable: Resumable | undefined
   /** The ticket that the IKE SA came from, until authentication is over; `memo` as responder. */
   resumption:
     | (Omit<TicketState, 'memo'> & { readonly ticket: Uint8Array; readonly memo?: Uint8Array })
     | undefined
   /** The first is the one that new exchanges use. */
-  readonly associations: Association[] = []
-  readonly children = new Map<number, ChildSa>()
+  associations: readonly Association[] = []
+  children: readonly ChildSa[] = []
   /** Inbound SPI of the Child SA that carries traffic. */
   activeChild: number | undefined
   /** Other addresses that the peer announced (RFC 4555 §3.4), as text. */
-  peerAddresses: readonly string[] = []
+  peerAddresses = noAddresses
   #associationCount = 0
   #ticket = 0
   #closeCause: { readonly cause: DisconnectCause; readonly detail: string } | undefined
 
-  constructor(options: IkeSaOptions) {
+  constructor(options: IkeSaOptions, path: Path, host: IkeSaHost) {
     this.options = options
-    this.path = options.path
+    this.path = path
+    this.host = host
+  }
+
+  get setup(): Setup {
+    this.#setup ??= {
+      nonces: { initiator: nothing, responder: nothing },
+      initiatorMessage: nothing,
+      responderMessage: nothing,
+      additionalKeyExchanges: [],
+      intermediateInitiator: undefined,
+      intermediateResponder: undefined,
+      authMessageId: 1,
+      wantedAuthorities: [],
+    }
+    return this.#setup
+  }
+
+  /** Authentication is over: an IKE SA lasts, and needs none of this any more. */
+  forgetSetup(): void {
+    this.#setup = undefined
+    this.peer.signatureHashes = noHashes
+    for (const association of this.associations) association.settle()
   }
 
   emit(event: IkeSaEvent): void {
@@ -157,14 +181,14 @@ export class Connection {
 
   newSpi(): Uint8Array {
     for (;;) {
-      const spi = randomBytes(this.options.random, SPI_BYTES)
+      const spi = randomBytes(this.host.random, SPI_BYTES)
       if (spi.some(byte => byte !== 0)) return spi
     }
   }
 
   addAssociation(isInitiator: boolean, localSpi: Uint8Array): Association {
     const association = new Association(this.#associationCount++, isInitiator, localSpi)
-    this.associations.push(association)
+    this.associations = [...this.associations, association]
     this.emit({ type: 'spi-added', localSpi, isInitiatorSpi: isInitiator })
     return association
   }
@@ -172,11 +196,8 @@ export class Connection {
   /** Makes this the association that new requests go through; waiting ones move over. */
   makeCurrent(association: Association): void {
     const old = this.associations[0]
-    if (old === association) return
-    const at = this.associations.indexOf(association)
-    if (at < 0) return
-    this.associations.splice(at, 1)
-    this.associations.unshift(association)
+    if (old === association || !this.associations.includes(association)) return
+    this.associations = [association, ...this.#without(association)]
     if (old) {
       old.isReplaced = true
       association.queue.push(...old.queue.splice(0))
@@ -184,15 +205,18 @@ export class Connection {
   }
 
   dropAssociation(association: Association): void {
-    const at = this.associations.indexOf(association)
-    if (at < 0) return
-    this.associations.splice(at, 1)
+    if (!this.associations.includes(association)) return
+    this.associations = this.#without(association)
     this.timers.clear(`retransmit:${association.index}`)
     this.timers.clear(`linger:${association.index}`)
     this.timers.clear(`fragments:${association.index}`)
     this.emit({ type: 'spi-removed', localSpi: association.localSpi })
     this.#inherit(association)
     association.destroy()
+  }
+
+  #without(association: Association): Association[] {
+    return this.associations.filter(other => other !== association)
   }
 
   /** What an association still had to do goes on elsewhere; what was about itself does not. */
@@ -221,12 +245,21 @@ export class Connection {
 
   /** A delay cut by the jitter. */
   jittered(delayMs: number): number {
-    const share = randomU32(this.options.random) / 2 ** 32
+    const share = randomU32(this.host.random) / 2 ** 32
     return delayMs * (1 - this.options.timing.rekeyJitter * share)
   }
 
+  child(inboundSpi: number | undefined): ChildSa | undefined {
+    return this.children.find(child => child.inboundSpi === inboundSpi)
+  }
+
+  addChild(child: ChildSa): void {
+    this.children = [...this.children, child]
+  }
+
   removeChild(child: ChildSa, reason: ChildDownReason): void {
-    if (!this.children.delete(child.inboundSpi)) return
+    if (!this.children.includes(child)) return
+    this.children = this.children.filter(other => other !== child)
     this.timers.clear(`child-rekey:${child.inboundSpi}`)
     this.timers.clear(`child-expire:${child.inboundSpi}`)
     // Traffic goes on through what came in its place, before the old one disappears.
@@ -242,8 +275,7 @@ export class Connection {
 
   #activateReplacement(child: ChildSa): void {
     this.activeChild = undefined
-    const named = child.replacedBy === undefined ? undefined : this.children.get(child.replacedBy)
-    const next = named ?? [...this.children.values()].find(other => !other.isDeleting)
+    const next = this.child(child.replacedBy) ?? this.children.find(other => !other.isDeleting)
     if (next !== undefined) this.activate(next)
   }
 
@@ -269,8 +301,8 @@ export class Connection {
     if (this.state === 'closed') return
     const reason = this.#closeCause ?? { cause, detail }
     this.activeChild = undefined
-    for (const child of [...this.children.values()]) this.removeChild(child, 'ike-closed')
-    for (const association of [...this.associations]) this.dropAssociation(association)
+    for (const child of this.children) this.removeChild(child, 'ike-closed')
+    for (const association of this.associations) this.dropAssociation(association)
     this.timers.clearAll()
     this.newTicket()
     this.emit({ type: 'closed', ...reason })

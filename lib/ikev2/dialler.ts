@@ -16,7 +16,7 @@ import { checkHeader, parseHeader } from './wire/header.ts'
 
 export class Ikev2Dialler implements IkeHandler {
   readonly #services: IkeServices
-  readonly #spis = new SpiMap(() => {})
+  readonly #spis = new SpiMap()
   readonly counters = new Counters()
 
   /** Takes over all of IKEv2 on these sockets. */

@@ -4,7 +4,7 @@
  */
 import { toHex } from '../core/bytes.ts'
 import type { Clock } from '../core/clock.ts'
-import { Driver } from '../core/driver.ts'
+import { Driver, type DriverPorts } from '../core/driver.ts'
 import { Counters, faultName } from '../core/faults.ts'
 import type { RandomSource } from '../core/random.ts'
 import type { TimerWheel, WheelEntry } from '../core/timers.ts'
@@ -12,14 +12,14 @@ import type { DatagramRoute, DatagramSender, Envelope } from '../dataplane/datag
 import type { PinnedMemory } from '../dataplane/dataplane.ts'
 import { EspChild } from '../ipsec/esp-child.ts'
 import type { EspOwner } from '../ipsec/esp-receiver.ts'
-import { EspTunnel } from '../ipsec/esp-tunnel.ts'
+import { EspTunnel, type EspTunnelObserver } from '../ipsec/esp-tunnel.ts'
 import { type IkeSockets, NAT_TRAVERSAL_PORT } from '../ipsec/ike-sockets.ts'
 import type { SaDatabase } from '../ipsec/sa-database.ts'
 import type { TrafficSelector as EspSelector } from '../ipsec/traffic-selectors.ts'
 import type { ChildDescription, IkeSaEvent } from './event.ts'
 import { IkeSa } from './ike-sa.ts'
 import type { IkeSaInput } from './input.ts'
-import type { IkeSaOptions } from './options.ts'
+import type { IkeSaHost, IkeSaOptions } from './options.ts'
 import { isSamePath, type Path } from './path.ts'
 import { pathOf, routeTo } from './route.ts'
 import type { TrafficSelector } from './wire/traffic-selector.ts'
@@ -35,8 +35,7 @@ export interface IkeServices {
   readonly random: RandomSource
 }
 
-/** What an IKE SA needs besides what its connection gives it. */
-export type IkeSettings = Omit<IkeSaOptions, 'path' | 'random' | 'espSpis'>
+export type { IkeSaOptions as IkeSettings } from './options.ts'
 
 export interface IkeConnectionOwner {
   /** Everything that the connection does not do by itself; `closed` is the last. */
@@ -47,6 +46,8 @@ export interface IkeConnectionOwner {
 export interface SpiTable {
   add(localSpi: string, connection: IkeConnection): void
   delete(localSpi: string): void
+  /** Both sides have proved who they are. */
+  established(connection: IkeConnection): void
   /** The connection is over. */
   closed(connection: IkeConnection): void
 }
@@ -64,7 +65,9 @@ const keepaliveMs = 20_000
 /** Another path of ESP is looked into no more often than this, ms. */
 const otherPathPauseMs = 1000
 
-export class IkeConnection implements WheelEntry {
+export class IkeConnection
+  implements WheelEntry, DriverPorts<IkeSaEvent>, IkeSaHost, EspTunnelObserver
+{
   readonly tunnel: EspTunnel
   readonly counters = new Counters()
   readonly #services: IkeServices
@@ -85,7 +88,7 @@ export class IkeConnection implements WheelEntry {
   #isEstablished = false
 
   constructor(
-    settings: IkeSettings,
+    settings: IkeSaOptions,
     route: DatagramRoute,
     services: IkeServices,
     limits: TunnelLimits,
@@ -106,30 +109,10 @@ export class IkeConnection implements WheelEntry {
       database: services.database,
       route,
       mtuBytes: limits.mtuBytes,
-      onOtherPath: envelope => this.#otherPath(envelope),
+      observer: this,
     })
-    const sa = new IkeSa({
-      ...settings,
-      path: this.#path,
-      random: services.random,
-      espSpis: { next: () => this.#reserveSpi() },
-    })
-    const machine = {
-      handle: (input: Parameters<typeof sa.handle>[0], nowMs: number) => {
-        // ESP does not pass the machine: it learns that the peer lives when it is about to ask.
-        if (input.type === 'timeout' && this.#hasHeard()) {
-          sa.handle({ type: 'esp-received', path: this.#path }, nowMs)
-        }
-        sa.handle(input, nowMs)
-      },
-      poll: () => sa.poll(),
-      nextDeadlineMs: () => sa.nextDeadlineMs(),
-    }
-    this.#driver = new Driver(machine, services.clock, services.wheel, {
-      // Messages of IKE leave as events, with their path.
-      transmit: () => {},
-      event: event => this.#onEvent(event),
-    })
+    const { clock, wheel } = services
+    this.#driver = new Driver(new IkeSa(settings, this.#path, this), clock, wheel, this)
   }
 
   get path(): Path {
@@ -146,14 +129,20 @@ export class IkeConnection implements WheelEntry {
   }
 
   onDeadline(nowMs: number): void {
-    for (const [inboundSpi, child] of [...this.tunnel.children]) {
+    for (const child of this.tunnel.children) {
+      const inboundSpi = child.inbound.spi
       if (child.needsRekey(nowMs)) this.#driver.handle({ type: 'rekey-child', inboundSpi })
     }
     if (this.#isInitiator && nowMs - this.#lastKeepaliveMs >= keepaliveMs) this.#keepAlive(nowMs)
     if (this.#isEstablished) this.#services.wheel.schedule(this, nowMs + watchMs)
   }
 
-  #onEvent(event: IkeSaEvent): void {
+  // DriverPorts
+
+  /** Messages of IKE leave as events, with their path. */
+  transmit(): void {}
+
+  event(event: IkeSaEvent): void {
     switch (event.type) {
       case 'datagram':
         this.#send(event.path, event.bytes)
@@ -185,6 +174,7 @@ export class IkeConnection implements WheelEntry {
         break
       case 'established':
         this.#isEstablished = true
+        this.#table.established(this)
         this.#services.wheel.schedule(this, this.#services.clock.nowMs() + watchMs)
         break
       case 'closed':
@@ -203,17 +193,41 @@ export class IkeConnection implements WheelEntry {
     this.#owner.event(event)
   }
 
+  // IkeSaHost
+
+  get random(): RandomSource {
+    return this.#services.random
+  }
+
+  newEspSpi(): number {
+    const spi = this.#services.database.reserveSpi(this.#services.random)
+    this.#reservedSpis ??= new Set()
+    this.#reservedSpis.add(spi)
+    return spi
+  }
+
+  hasHeard(): boolean {
+    const packets = this.tunnel.authenticPackets
+    const hasHeard = packets !== this.#heardPackets
+    this.#heardPackets = packets
+    return hasHeard
+  }
+
+  // EspTunnelObserver
+
+  onOtherPath(envelope: Envelope): void {
+    const nowMs = this.#services.clock.nowMs()
+    if (envelope.port.number === 0 || nowMs - this.#lastOtherPathMs < otherPathPauseMs) return
+    this.#lastOtherPathMs = nowMs
+    this.#driver.handle({ type: 'esp-received', path: pathOf(envelope) })
+  }
+
   #addChild(description: ChildDescription, replaces: number | undefined): void {
     const { inboundSpi, outboundSpi, suite, inbound, outbound } = description
     const child = EspChild.make(this.#services.memory, {
       inboundSpi,
       outboundSpi,
-      suite: {
-        encryption: suite.encryption,
-        keyBits: suite.keyBits,
-        integrity: suite.integrity,
-        hasEsn: suite.hasExtendedSequenceNumbers,
-      },
+      suite,
       inboundKeys: {
         encryptionKey: inbound.encryption.expose(),
         integrityKey: inbound.integrity.expose(),
@@ -268,20 +282,6 @@ export class IkeConnection implements WheelEntry {
     else this.tunnel.moveTo(route)
   }
 
-  #otherPath(envelope: Envelope): void {
-    const nowMs = this.#services.clock.nowMs()
-    if (envelope.port.number === 0 || nowMs - this.#lastOtherPathMs < otherPathPauseMs) return
-    this.#lastOtherPathMs = nowMs
-    this.#driver.handle({ type: 'esp-received', path: pathOf(envelope) })
-  }
-
-  #hasHeard(): boolean {
-    const packets = this.tunnel.authenticPackets
-    const hasHeard = packets !== this.#heardPackets
-    this.#heardPackets = packets
-    return hasHeard
-  }
-
   #keepAlive(nowMs: number): void {
     this.#lastKeepaliveMs = nowMs
     // A NAT knows by itself how long a TCP connection lasts (RFC 9329 §7.6).
@@ -289,13 +289,6 @@ export class IkeConnection implements WheelEntry {
     if (isNeeded && this.#route?.port.number === NAT_TRAVERSAL_PORT) {
       this.#services.sockets.sendKeepalive(this.#route)
     }
-  }
-
-  #reserveSpi(): number {
-    const spi = this.#services.database.reserveSpi(this.#services.random)
-    this.#reservedSpis ??= new Set()
-    this.#reservedSpis.add(spi)
-    return spi
   }
 
   /** Its child stands. */

@@ -12,7 +12,7 @@ import type { Association } from './association.ts'
 import { Connection, type ConnectionState, type TimerName } from './connection.ts'
 import type { IkeSaEvent } from './event.ts'
 import type { IkeSaInput } from './input.ts'
-import type { IkeSaOptions } from './options.ts'
+import type { IkeSaHost, IkeSaOptions } from './options.ts'
 import { isSamePath, type Path } from './path.ts'
 import {
   findAssociation,
@@ -65,15 +65,13 @@ export const acceptedRequests = {
   },
 } as const satisfies Record<Role, Record<ConnectionState, readonly ExchangeName[]>>
 
-const nothing = new Uint8Array(0)
-
 export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
   readonly #connection: Connection
   #authResponder: AuthResponder | undefined
   #authInitiator: AuthInitiator | undefined
 
-  constructor(options: IkeSaOptions) {
-    this.#connection = new Connection(options)
+  constructor(options: IkeSaOptions, path: Path, host: IkeSaHost) {
+    this.#connection = new Connection(options, path, host)
   }
 
   get state(): ConnectionState {
@@ -84,7 +82,7 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
     const connection = this.#connection
     if (connection.state === 'closed') return
     this.#input(input, nowMs)
-    for (const association of [...connection.associations]) {
+    for (const association of connection.associations) {
       sendNext(connection, association, nowMs)
     }
     if (this.state === 'closed') this.#forget()
@@ -243,12 +241,7 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
   #afterAuth(): void {
     if (this.state !== 'established') return
     this.#forget()
-    const { setup, associations } = this.#connection
-    setup.initiatorMessage = nothing
-    setup.responderMessage = nothing
-    setup.nonces = { initiator: nothing, responder: nothing }
-    setup.wantedAuthorities = []
-    for (const association of associations) association.settle()
+    this.#connection.forgetSetup()
   }
 
   #close(cause: DisconnectCause, detail: string): void {
@@ -541,7 +534,10 @@ export class IkeSa implements Machine<IkeSaInput, IkeSaEvent> {
         connection.close('setup-timeout', 'setup-timeout')
         return
       case 'liveness':
-        if (!connection.hasTask('liveness')) connection.enqueue(new Liveness())
+        // ESP does not pass here: whether it came is asked when it matters (RFC 7296 §2.4).
+        if (!connection.host.hasHeard() && !connection.hasTask('liveness')) {
+          connection.enqueue(new Liveness())
+        }
         this.#heard(nowMs)
         return
       case 'ike-rekey':

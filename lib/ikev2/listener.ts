@@ -78,7 +78,10 @@ const stopPatienceMs = 2000
 
 export class Ikev2Listener implements IkeHandler {
   readonly #options: Ikev2ListenerOptions
-  readonly #spis = new SpiMap(connection => this.#onClosed(connection))
+  readonly #spis = new SpiMap({
+    onEstablished: connection => this.#noLongerHalfOpen(connection),
+    onClosed: connection => this.#onClosed(connection),
+  })
   readonly #cookies: CookieJar
   readonly #halfOpen = new Map<IkeConnection, HalfOpen>()
   readonly #byRequest = new Map<string, IkeConnection>()
@@ -194,17 +197,12 @@ export class Ikev2Listener implements IkeHandler {
   }
 
   #admit(call: AcceptedCall, entry: HalfOpen, bytes: Uint8Array, envelope: Envelope): void {
-    const connection: IkeConnection = new IkeConnection(
+    const connection = new IkeConnection(
       call.settings,
       this.#options.sockets.routeBack(envelope),
       this.#options,
       call.limits,
-      {
-        event: event => {
-          if (event.type === 'established') this.#noLongerHalfOpen(connection)
-          call.event(event)
-        },
-      },
+      call,
       this.#spis,
     )
     this.#halfOpen.set(connection, entry)

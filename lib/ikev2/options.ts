@@ -4,7 +4,6 @@ import type { RandomSource } from '../core/random.ts'
 import type { Secret } from '../core/secret.ts'
 import type { EapConversationMaker } from '../eap/conversation.ts'
 import type { EapPeerMethod, EapServerMethodMaker } from '../eap/method.ts'
-import type { Path } from './path.ts'
 import type { SignaturePolicy } from './signature.ts'
 import {
   defaultEspAlgorithms,
@@ -125,10 +124,13 @@ export interface Features {
   readonly keyLog: boolean
 }
 
-/** Where inbound ESP SPIs come from: they are unique in the process, not in an IKE SA. */
-export interface EspSpiSource {
-  /** At least 256 (RFC 4303 §2.1). */
-  next(): number
+/** What an IKE SA has of the process that it runs in. */
+export interface IkeSaHost {
+  readonly random: RandomSource
+  /** An inbound ESP SPI, at least 256 (RFC 4303 §2.1); they are unique in the process, not in an IKE SA. */
+  newEspSpi(): number
+  /** Authentic ESP has come since this was asked last. */
+  hasHeard(): boolean
 }
 
 /** Post-quantum preshared keys by identity (RFC 8784). */
@@ -143,13 +145,9 @@ export interface ResumableSession extends Resumption {
   readonly ticket: Uint8Array
 }
 
+/** Thousands of IKE SAs may share them. */
 export interface IkeSaOptions {
   readonly role: 'initiator' | 'responder'
-  /** Name of the session in events, logs and authentication requests. */
-  readonly sessionId: string
-  readonly path: Path
-  readonly random: RandomSource
-  readonly espSpis: EspSpiSource
   /** Never empty. A responder takes the one that IDr names, else the first. */
   readonly localIdentities: readonly [LocalIdentity, ...LocalIdentity[]]
   readonly peer: PeerPolicy

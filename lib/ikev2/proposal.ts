@@ -21,6 +21,7 @@ import {
 } from './wire/security-association.ts'
 
 const NO_KEY_EXCHANGE = 0
+const noKeyExchanges: readonly number[] = []
 const NO_INTEGRITY = 0
 const ESN_OFF = 0
 const ESN_ON = 1
@@ -234,7 +235,7 @@ export function chooseIke(
           prf,
           integrity: integrityId === NO_INTEGRITY ? undefined : integrityTransform(integrityId),
           keyExchangeId: group,
-          additionalKeyExchanges: additional === NO_KEY_EXCHANGE ? [] : [additional],
+          additionalKeyExchanges: additional === NO_KEY_EXCHANGE ? noKeyExchanges : [additional],
         },
         answer: answerOf(proposal, spi, choice, integrityId, [
           transform(TransformType.prf, prf.id),
@@ -306,7 +307,7 @@ export function chooseEsp(
           encryption,
           keyBits: choice.keyBits,
           integrity: integrityId === NO_INTEGRITY ? undefined : integrityTransform(integrityId),
-          hasExtendedSequenceNumbers: esn === ESN_ON,
+          hasEsn: esn === ESN_ON,
           keyExchangeId: group,
         },
         answer: answerOf(proposal, context.spi, choice, integrityId, [

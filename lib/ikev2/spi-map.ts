@@ -3,13 +3,18 @@ import { toHex } from '../core/bytes.ts'
 import type { IkeConnection, SpiTable } from './ike-connection.ts'
 import type { Header } from './wire/header.ts'
 
+export interface ConnectionObserver {
+  onEstablished?(connection: IkeConnection): void
+  onClosed?(connection: IkeConnection): void
+}
+
 export class SpiMap implements SpiTable {
   readonly #bySpi = new Map<string, IkeConnection>()
   readonly #connections = new Set<IkeConnection>()
-  readonly #onClosed: (connection: IkeConnection) => void
+  readonly #observer: ConnectionObserver
 
-  constructor(onClosed: (connection: IkeConnection) => void) {
-    this.#onClosed = onClosed
+  constructor(observer: ConnectionObserver = {}) {
+    this.#observer = observer
   }
 
   get size(): number {
@@ -34,8 +39,12 @@ export class SpiMap implements SpiTable {
     this.#bySpi.delete(localSpi)
   }
 
+  established(connection: IkeConnection): void {
+    this.#observer.onEstablished?.(connection)
+  }
+
   closed(connection: IkeConnection): void {
     this.#connections.delete(connection)
-    this.#onClosed(connection)
+    this.#observer.onClosed?.(connection)
   }
 }

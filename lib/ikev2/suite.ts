@@ -1,4 +1,5 @@
 /** What two peers agree on: the algorithms of an IKE SA and of a Child SA, and what we are willing to use. */
+import type { PacketSuite } from '../crypto/packet-cipher.ts'
 import type { Prf } from '../crypto/prf.ts'
 import {
   EncryptionId,
@@ -20,11 +21,7 @@ export interface IkeSuite {
   readonly additionalKeyExchanges: readonly number[]
 }
 
-export interface EspSuite {
-  readonly encryption: EncryptionTransform
-  readonly keyBits: number
-  readonly integrity: IntegrityTransform | undefined
-  readonly hasExtendedSequenceNumbers: boolean
+export interface EspSuite extends PacketSuite {
   /** Group of a fresh key exchange, 0 for none. */
   readonly keyExchangeId: number
 }

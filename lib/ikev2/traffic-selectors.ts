@@ -51,7 +51,8 @@ export const everything: readonly TrafficSelector[] = [
 
 /** One address, of 4 or 16 bytes. */
 export function hostSelector(address: Uint8Array): TrafficSelector {
-  return wholeRange(address.length === 4 ? 4 : 6, copyBytes(address), copyBytes(address))
+  const copy = copyBytes(address)
+  return wholeRange(address.length === 4 ? 4 : 6, copy, copy)
 }
 
 function compare(a: Uint8Array, b: Uint8Array): number {
@@ -103,11 +104,15 @@ function contains(outer: TrafficSelector, inner: TrafficSelector): boolean {
   )
 }
 
-/** What both sides allow, without ranges that others contain. Empty: TS_UNACCEPTABLE. */
+/**
+ * What both sides allow, without ranges that others contain. Empty: TS_UNACCEPTABLE. Who asks for
+ * everything, as clients do, gets the one list of all that is permitted.
+ */
 export function narrow(
   proposed: readonly TrafficSelector[],
   permitted: readonly TrafficSelector[],
-): TrafficSelector[] {
+): readonly TrafficSelector[] {
+  if (permitted.length <= SELECTORS_MAX && isWithin(permitted, proposed)) return permitted
   const kept: TrafficSelector[] = []
   for (const a of proposed) {
     for (const b of permitted) {

@@ -41,7 +41,7 @@ function datagramsOf(
   payloads: readonly Payload[],
   packetBytes: number,
 ): Uint8Array[] {
-  const { random } = connection.options
+  const { random } = connection.host
   const cipher = association.sender
   if (isCleartext(exchange) || cipher === undefined) return [encodeMessage(head, payloads)]
   // A stream needs no fragments (RFC 9329 §7.3).

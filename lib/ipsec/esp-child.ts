@@ -29,14 +29,13 @@ export interface EspChildOptions {
 export class EspChild {
   readonly inbound: InboundSa
   readonly outbound: OutboundSa
-  /** What may be sent through it. */
-  readonly outboundSelectors: TrafficSelectors
+  readonly selectors: TrafficSelectors
   #isRekeyAsked = false
 
   private constructor(inbound: InboundSa, outbound: OutboundSa, selectors: TrafficSelectors) {
     this.inbound = inbound
     this.outbound = outbound
-    this.outboundSelectors = selectors
+    this.selectors = selectors
   }
 
   /** Undefined when no library here can do the suite. The keys are copied. */
@@ -50,6 +49,7 @@ export class EspChild {
       hard: unlimited,
     }
     const common = { suite, provider, memory, lifetime, nowMs }
+    const selectors = new TrafficSelectors(remoteSelectors, localSelectors)
     return new EspChild(
       new InboundSa({
         ...common,
@@ -57,10 +57,10 @@ export class EspChild {
         mode: options.mode ?? 'tunnel',
         keys: options.inboundKeys,
         replayWindowPackets: REPLAY_WINDOW_PACKETS,
-        selectors: new TrafficSelectors(remoteSelectors, localSelectors),
+        selectors,
       }),
       new OutboundSa({ ...common, spi: options.outboundSpi, keys: options.outboundKeys }),
-      new TrafficSelectors(localSelectors, remoteSelectors),
+      selectors,
     )
   }
 

@@ -28,6 +28,10 @@ export interface EspTunnelOptions {
   readonly mtuBytes: number
   /** Transport mode for this IP protocol; tunnel mode when absent. */
   readonly transportProtocol?: number
+  readonly observer: EspTunnelObserver
+}
+
+export interface EspTunnelObserver {
   /** An authentic packet came another way than ours goes. */
   onOtherPath(envelope: Envelope): void
 }
@@ -40,17 +44,19 @@ interface Receiver {
 const nobody: Receiver = { deliver: () => {} }
 
 export class EspTunnel implements PacketSink, EspOwner {
-  readonly #options: EspTunnelOptions
+  readonly #database: SaDatabase<EspOwner>
+  readonly #observer: EspTunnelObserver
   readonly #memory: PinnedMemory
   readonly #sender: DatagramSender
   readonly #transportProtocol: number | undefined
-  /** By inbound SPI, in the order of their making. */
-  readonly #children = new Map<number, EspChild>()
+  /** In the order of their making. */
+  #children: readonly EspChild[] = []
   /** Those that may be sent through, newest first. */
-  #active: EspChild[] = []
+  #active: readonly EspChild[] = []
   #current: EspChild | undefined
   #route: DatagramRoute
   #receiver: Receiver = nobody
+  readonly #maxMtuBytes: number
   #mtuBytes: number
   #headroomBytes = 0
   #tailroomBytes = 0
@@ -60,11 +66,13 @@ export class EspTunnel implements PacketSink, EspOwner {
   #strayEnvelopes = 0
 
   constructor(options: EspTunnelOptions) {
-    this.#options = options
+    this.#database = options.database
+    this.#observer = options.observer
     this.#memory = options.memory
     this.#sender = options.sender
     this.#transportProtocol = options.transportProtocol
     this.#route = options.route
+    this.#maxMtuBytes = options.mtuBytes
     this.#mtuBytes = options.mtuBytes
   }
 
@@ -72,14 +80,18 @@ export class EspTunnel implements PacketSink, EspOwner {
     return this.#mtuBytes
   }
 
-  get children(): ReadonlyMap<number, EspChild> {
+  get children(): readonly EspChild[] {
     return this.#children
+  }
+
+  child(inboundSpi: number): EspChild | undefined {
+    return this.#children.find(({ inbound }) => inbound.spi === inboundSpi)
   }
 
   /** Authentic packets of all SAs so far: the peer lives. */
   get authenticPackets(): number {
     let sum = this.#authenticPackets
-    for (const { inbound } of this.#children.values()) sum += inbound.authenticPackets
+    for (const { inbound } of this.#children) sum += inbound.authenticPackets
     return sum
   }
 
@@ -87,7 +99,7 @@ export class EspTunnel implements PacketSink, EspOwner {
   get drops(): Record<string, number> {
     const sum = new Counters()
     for (const [name, packets] of Object.entries(this.#drops.toJSON())) sum.count(name, packets)
-    for (const child of this.#children.values()) addDrops(sum, child)
+    for (const child of this.#children) addDrops(sum, child)
     return sum.toJSON()
   }
 
@@ -102,33 +114,33 @@ export class EspTunnel implements PacketSink, EspOwner {
 
   /** From now on the child is heard; `activate` lets it speak. */
   add(child: EspChild): void {
-    this.#children.set(child.inbound.spi, child)
-    this.#options.database.add(child.inbound, this)
+    this.#children = [...this.#children, child]
+    this.#database.add(child.inbound, this)
   }
 
   /** Sends through this child; one that it `replaces` is only heard from now on. */
   activate(inboundSpi: number, replaces?: number): void {
-    const child = this.#children.get(inboundSpi)
+    const child = this.child(inboundSpi)
     if (child === undefined) return
-    const replaced = replaces === undefined ? undefined : this.#children.get(replaces)
+    const replaced = replaces === undefined ? undefined : this.child(replaces)
     this.#active = [child, ...this.#active.filter(old => old !== child && old !== replaced)]
     this.#choose()
   }
 
   remove(inboundSpi: number): void {
-    const child = this.#children.get(inboundSpi)
+    const child = this.child(inboundSpi)
     if (child === undefined) return
     this.#authenticPackets += child.inbound.authenticPackets
     addDrops(this.#drops, child)
-    this.#children.delete(inboundSpi)
-    this.#options.database.remove(inboundSpi)
+    this.#children = this.#children.filter(other => other !== child)
+    this.#database.remove(inboundSpi)
     this.#active = this.#active.filter(other => other !== child)
     child.outbound.close()
     this.#choose()
   }
 
   close(): void {
-    for (const spi of [...this.#children.keys()]) this.remove(spi)
+    for (const { inbound } of this.#children) this.remove(inbound.spi)
     this.#receiver = nobody
   }
 
@@ -174,13 +186,13 @@ export class EspTunnel implements PacketSink, EspOwner {
     const route = this.#route
     if (envelope.peer.equals(route.peer) && envelope.port === route.port) return
     this.#strayEnvelopes++
-    this.#options.onOtherPath(envelope)
+    this.#observer.onOtherPath(envelope)
   }
 
   /** The newest child whose selectors the packet is within; it stands where the widest header fits. */
   #childFor(at: number, lengthBytes: number): EspChild | undefined {
     const { bytes } = this.#memory
-    const found = this.#active.find(child => child.outboundSelectors.allows(bytes, at, lengthBytes))
+    const found = this.#active.find(child => child.selectors.allowsOut(bytes, at, lengthBytes))
     if (found === undefined) this.#drops.count(espDropName(EspDrop['selector-mismatch']))
     return found
   }
@@ -196,7 +208,7 @@ export class EspTunnel implements PacketSink, EspOwner {
     if (port.number !== 0) outerBytes += UDP_HEADER_BYTES
     this.#headroomBytes = 0
     this.#tailroomBytes = 0
-    let mtuBytes = this.#options.mtuBytes
+    let mtuBytes = this.#maxMtuBytes
     for (const { outbound } of this.#active) {
       this.#headroomBytes = Math.max(this.#headroomBytes, outbound.headroomBytes)
       this.#tailroomBytes = Math.max(this.#tailroomBytes, outbound.tailroomBytes)

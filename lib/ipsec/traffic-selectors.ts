@@ -20,25 +20,28 @@ const lastPort = 0xffff
 /** No port: a later fragment, a protocol without ports, or cut short. */
 const noPort = -1
 
-/** Columns of a compiled range: words of start, words of end, then protocol and ports. */
-interface CompiledRanges {
-  readonly words: number
-  readonly rows: readonly number[]
-  readonly count: number
-  readonly stride: number
+/** One after the other: words of start, words of end, protocol and ports of each range. */
+type CompiledRanges = readonly number[]
+
+const noRanges: CompiledRanges = []
+
+/** Words of an address, by family. */
+const words4 = 1
+const words6 = 4
+
+/** Numbers of one range. */
+function strideOf(words: number): number {
+  return 2 * words + 3
 }
 
-const noRanges4: CompiledRanges = { words: 1, rows: [], count: 0, stride: 5 }
-const noRanges6: CompiledRanges = { words: 4, rows: [], count: 0, stride: 11 }
-
-function compile(selectors: readonly TrafficSelector[], addressBytes: number): CompiledRanges {
-  const words = addressBytes / 4
-  const stride = 2 * words + 3
+function compile(selectors: readonly TrafficSelector[], words: number): CompiledRanges {
+  const addressBytes = 4 * words
+  const stride = strideOf(words)
   const chosen = selectors.filter(
     selector =>
       selector.startAddress.length === addressBytes && selector.endAddress.length === addressBytes,
   )
-  if (chosen.length === 0) return addressBytes === 4 ? noRanges4 : noRanges6
+  if (chosen.length === 0) return noRanges
   const rows: number[] = new Array(chosen.length * stride).fill(0)
   chosen.forEach((selector, row) => {
     const at = row * stride
@@ -50,19 +53,19 @@ function compile(selectors: readonly TrafficSelector[], addressBytes: number): C
     rows[at + 2 * words + 1] = selector.startPort
     rows[at + 2 * words + 2] = selector.endPort
   })
-  return { words, rows, count: chosen.length, stride }
+  return rows
 }
 
 function isAnyPort(selector: TrafficSelector): boolean {
   return selector.startPort === 0 && selector.endPort === lastPort
 }
 
-/** Both sides' selectors of an SA, seen from the receiver of packets. */
+/** Both sides' selectors of a pair of SAs. */
 export class TrafficSelectors {
-  readonly #sources4: CompiledRanges
-  readonly #destinations4: CompiledRanges
-  readonly #sources6: CompiledRanges
-  readonly #destinations6: CompiledRanges
+  readonly #remote4: CompiledRanges
+  readonly #local4: CompiledRanges
+  readonly #remote6: CompiledRanges
+  readonly #local6: CompiledRanges
   /** Whether any range looks further than addresses. */
   readonly #needsPorts: boolean
   /** IPv4 addresses that were allowed last, where nothing but addresses counts. */
@@ -77,28 +80,32 @@ export class TrafficSelectors {
 
   /** `remote` is the peer's side, where packets come from; `local` is ours. */
   constructor(remote: readonly TrafficSelector[], local: readonly TrafficSelector[]) {
-    this.#sources4 = compile(remote, 4)
-    this.#destinations4 = compile(local, 4)
-    this.#sources6 = compile(remote, 16)
-    this.#destinations6 = compile(local, 16)
+    this.#remote4 = compile(remote, words4)
+    this.#local4 = compile(local, words4)
+    this.#remote6 = compile(remote, words6)
+    this.#local6 = compile(local, words6)
     this.#needsPorts = [...remote, ...local].some(
       selector => selector.protocol !== 0 || !isAnyPort(selector),
     )
   }
 
-  /** Whether an IP packet, whose header fits in `lengthBytes`, may come out of the SA. */
+  /** Whether an IP packet, whose header fits in `lengthBytes`, may come out of the inbound SA. */
   allows(bytes: Uint8Array, at: number, lengthBytes: number): boolean {
     const isIpv4 = (bytes[at] ?? 0) >>> 4 === 4
     if (isIpv4 && !this.#needsPorts) return this.#allowsIpv4(bytes, at)
-    if (this.#needsPorts) {
-      if (isIpv4) this.#readIpv4Ports(bytes, at, lengthBytes)
-      else this.#readIpv6Ports(bytes, at, lengthBytes)
-    }
+    this.#readIpPorts(bytes, at, lengthBytes, isIpv4)
     return isIpv4
-      ? this.#matches(this.#sources4, bytes, at + 12, this.#sourcePort) &&
-          this.#matches(this.#destinations4, bytes, at + 16, this.#destinationPort)
-      : this.#matches(this.#sources6, bytes, at + 8, this.#sourcePort) &&
-          this.#matches(this.#destinations6, bytes, at + 24, this.#destinationPort)
+      ? this.#allows4(this.#remote4, this.#local4, bytes, at)
+      : this.#allows6(this.#remote6, this.#local6, bytes, at)
+  }
+
+  /** Whether it may go into the outbound SA. */
+  allowsOut(bytes: Uint8Array, at: number, lengthBytes: number): boolean {
+    const isIpv4 = (bytes[at] ?? 0) >>> 4 === 4
+    this.#readIpPorts(bytes, at, lengthBytes, isIpv4)
+    return isIpv4
+      ? this.#allows4(this.#local4, this.#remote4, bytes, at)
+      : this.#allows6(this.#local6, this.#remote6, bytes, at)
   }
 
   /**
@@ -119,10 +126,10 @@ export class TrafficSelectors {
     this.#protocol = protocol
     this.#readPorts(protocol, bytes, at, at + lengthBytes)
     return (
-      (this.#hasPort(this.#sources4, this.#sourcePort) ||
-        this.#hasPort(this.#sources6, this.#sourcePort)) &&
-      (this.#hasPort(this.#destinations4, this.#destinationPort) ||
-        this.#hasPort(this.#destinations6, this.#destinationPort))
+      (this.#hasPort(this.#remote4, words4, this.#sourcePort) ||
+        this.#hasPort(this.#remote6, words6, this.#sourcePort)) &&
+      (this.#hasPort(this.#local4, words4, this.#destinationPort) ||
+        this.#hasPort(this.#local6, words6, this.#destinationPort))
     )
   }
 
@@ -131,58 +138,66 @@ export class TrafficSelectors {
     const source = u32(bytes, at + 12)
     const destination = u32(bytes, at + 16)
     if (source === this.#lastSource && destination === this.#lastDestination) return true
-    if (
-      !this.#matches(this.#sources4, bytes, at + 12, noPort) ||
-      !this.#matches(this.#destinations4, bytes, at + 16, noPort)
-    ) {
-      return false
-    }
+    if (!this.#allows4(this.#remote4, this.#local4, bytes, at)) return false
     this.#lastSource = source
     this.#lastDestination = destination
     return true
   }
 
-  #matches(ranges: CompiledRanges, bytes: Uint8Array, addressAt: number, port: number): boolean {
-    for (let row = 0; row < ranges.count; row++) {
-      if (this.#holdsAddress(ranges, row, bytes, addressAt) && this.#holdsPort(ranges, row, port)) {
+  #allows4(from: CompiledRanges, to: CompiledRanges, bytes: Uint8Array, at: number): boolean {
+    return (
+      this.#matches(from, words4, bytes, at + 12, this.#sourcePort) &&
+      this.#matches(to, words4, bytes, at + 16, this.#destinationPort)
+    )
+  }
+
+  #allows6(from: CompiledRanges, to: CompiledRanges, bytes: Uint8Array, at: number): boolean {
+    return (
+      this.#matches(from, words6, bytes, at + 8, this.#sourcePort) &&
+      this.#matches(to, words6, bytes, at + 24, this.#destinationPort)
+    )
+  }
+
+  #matches(
+    ranges: CompiledRanges,
+    words: number,
+    bytes: Uint8Array,
+    addressAt: number,
+    port: number,
+  ): boolean {
+    for (let from = 0; from < ranges.length; from += strideOf(words)) {
+      if (
+        holdsAddress(ranges, from, words, bytes, addressAt) &&
+        this.#holdsPort(ranges, from + 2 * words, port)
+      ) {
         return true
       }
     }
     return false
   }
 
-  #hasPort(ranges: CompiledRanges, port: number): boolean {
-    for (let row = 0; row < ranges.count; row++) if (this.#holdsPort(ranges, row, port)) return true
+  #hasPort(ranges: CompiledRanges, words: number, port: number): boolean {
+    for (let from = 0; from < ranges.length; from += strideOf(words)) {
+      if (this.#holdsPort(ranges, from + 2 * words, port)) return true
+    }
     return false
   }
 
-  #holdsAddress(ranges: CompiledRanges, row: number, bytes: Uint8Array, at: number): boolean {
-    const { rows, words } = ranges
-    const from = row * ranges.stride
-    let isAboveStart = false
-    let isBelowEnd = false
-    for (let i = 0; i < words; i++) {
-      const word = u32(bytes, at + 4 * i)
-      const start = rows[from + i] ?? 0
-      const end = rows[from + words + i] ?? 0
-      if (!isAboveStart && word < start) return false
-      if (!isBelowEnd && word > end) return false
-      if (word > start) isAboveStart = true
-      if (word < end) isBelowEnd = true
-    }
-    return true
-  }
-
-  #holdsPort(ranges: CompiledRanges, row: number, port: number): boolean {
+  #holdsPort(ranges: CompiledRanges, at: number, port: number): boolean {
     if (!this.#needsPorts) return true
-    const at = row * ranges.stride + 2 * ranges.words
-    const protocol = ranges.rows[at] ?? 0
+    const protocol = ranges[at] ?? 0
     if (protocol !== 0 && protocol !== this.#protocol) return false
-    const start = ranges.rows[at + 1] ?? 0
-    const end = ranges.rows[at + 2] ?? 0
+    const start = ranges[at + 1] ?? 0
+    const end = ranges[at + 2] ?? 0
     if (start === 0 && end === lastPort) return true
     // RFC 4301 §4.4.1.1: OPAQUE fits exactly what has no port.
     return port === noPort ? start > end : port >= start && port <= end
+  }
+
+  #readIpPorts(bytes: Uint8Array, at: number, lengthBytes: number, isIpv4: boolean): void {
+    if (!this.#needsPorts) return
+    if (isIpv4) this.#readIpv4Ports(bytes, at, lengthBytes)
+    else this.#readIpv6Ports(bytes, at, lengthBytes)
   }
 
   #readIpv4Ports(bytes: Uint8Array, at: number, lengthBytes: number): void {
@@ -231,6 +246,27 @@ export class TrafficSelectors {
       default:
     }
   }
+}
+
+function holdsAddress(
+  ranges: CompiledRanges,
+  from: number,
+  words: number,
+  bytes: Uint8Array,
+  at: number,
+): boolean {
+  let isAboveStart = false
+  let isBelowEnd = false
+  for (let i = 0; i < words; i++) {
+    const word = u32(bytes, at + 4 * i)
+    const start = ranges[from + i] ?? 0
+    const end = ranges[from + words + i] ?? 0
+    if (!isAboveStart && word < start) return false
+    if (!isBelowEnd && word > end) return false
+    if (word > start) isAboveStart = true
+    if (word < end) isBelowEnd = true
+  }
+  return true
 }
 
 const ipv6Fragment = 44

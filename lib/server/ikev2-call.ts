@@ -5,7 +5,7 @@
 import { X509Certificate } from 'node:crypto'
 import type { Authenticator, Authorization } from '../aaa/authenticator.ts'
 import type { ProofFacts } from '../aaa/policy/access-policies.ts'
-import type { Session, SessionUsage } from '../aaa/session.ts'
+import type { CallDescription, Session, SessionUsage } from '../aaa/session.ts'
 import { isRefusal, type SessionRegistry } from '../aaa/session-registry.ts'
 import type { UserStore } from '../aaa/users/user-store.ts'
 import type { InformRelay } from '../address/dhcp/inform-relay.ts'
@@ -25,10 +25,10 @@ import { identityOf, isSameIdentity } from '../ikev2/identity.ts'
 import type { IkeConnection, IkeSettings, TunnelLimits } from '../ikev2/ike-connection.ts'
 import type { Grant, GrantVerdict } from '../ikev2/input.ts'
 import type { AcceptedCall, IkeCallFactory } from '../ikev2/listener.ts'
-import { describeEndpoint, type Path } from '../ikev2/path.ts'
+import { describeEndpoint, type Endpoint, type Path } from '../ikev2/path.ts'
 import { everything } from '../ikev2/traffic-selectors.ts'
 import type { TrafficSelector } from '../ikev2/wire/traffic-selector.ts'
-import { clientSelectors, dhcpSettings, selectorOf } from './client-networks.ts'
+import { dhcpSettings, selectorOf } from './client-networks.ts'
 import { judgeCertificate } from './ikev2-certificates.ts'
 import { judgeResumption, type ResumptionVerdict, resumeMemo } from './ikev2-resumption.ts'
 import type { ResponderSettings } from './ikev2-settings.ts'
@@ -49,6 +49,11 @@ export interface Ikev2CallServices {
   readonly config: Config
   readonly settings: ResponderSettings
   readonly limits: TunnelLimits
+  /** What clients may reach, by family: one list for all. */
+  readonly reachable: {
+    readonly ipv4: readonly TrafficSelector[]
+    readonly ipv6: readonly TrafficSelector[]
+  }
 }
 
 type EventOf<Type extends IkeSaEvent['type']> = Extract<IkeSaEvent, { type: Type }>
@@ -68,25 +73,25 @@ const noUsage: SessionUsage = {
   lastActiveMs: 0,
 }
 
+const noChain: readonly Uint8Array[] = []
+
 /** Answers IKEv2 calls. */
 export class Ikev2Calls implements IkeCallFactory {
   readonly #services: () => Ikev2CallServices
-  #lastNumber = 0
 
   constructor(services: () => Ikev2CallServices) {
     this.#services = services
   }
 
   accept(path: Path): AcceptedCall | undefined {
-    this.#lastNumber++
-    return new Ikev2Call(path, `ikev2-${this.#lastNumber}`, this.#services())
+    return new Ikev2Call(path.peer, this.#services())
   }
 }
 
-class Ikev2Call implements AcceptedCall {
-  readonly settings: IkeSettings
-  readonly limits: TunnelLimits
-  readonly #path: Path
+class Ikev2Call implements AcceptedCall, CallDescription {
+  readonly protocol = 'ikev2'
+  /** Where the call came from; it may have moved since. */
+  readonly #caller: Endpoint
   readonly #services: Ikev2CallServices
   #connection: IkeConnection | undefined
   #session: Session | undefined
@@ -98,17 +103,31 @@ class Ikev2Call implements AcceptedCall {
   #isIpv6Leased = false
   /** Names of the peer's own, once it was found good. */
   #certificate: ProofFacts['certificate']
-  #chain: readonly Uint8Array[] = []
+  #chain = noChain
   /** What goes into its tickets. */
   #resumeMemo: Uint8Array | undefined
   #site: SiteConfig | undefined
   #isOver = false
 
-  constructor(path: Path, sessionId: string, services: Ikev2CallServices) {
-    this.#path = path
+  constructor(caller: Endpoint, services: Ikev2CallServices) {
+    this.#caller = caller
     this.#services = services
-    this.settings = { ...services.settings, sessionId }
-    this.limits = services.limits
+  }
+
+  get settings(): IkeSettings {
+    return this.#services.settings
+  }
+
+  get limits(): TunnelLimits {
+    return this.#services.limits
+  }
+
+  get peerAddress(): string {
+    return this.#caller.address
+  }
+
+  get peerLabel(): string {
+    return describeEndpoint(this.#caller)
   }
 
   connect(connection: IkeConnection): void {
@@ -172,19 +191,18 @@ class Ikev2Call implements AcceptedCall {
   /** A caller that proves something is a session, whatever comes of it. */
   #admitted(): Session | undefined {
     if (this.#session !== undefined) return this.#session
-    const { peer } = this.#path
-    const admitted = this.#services.sessions.admit({
-      protocol: 'ikev2',
-      peerAddress: peer.address,
-      peerLabel: describeEndpoint(peer),
-      close: cause => this.#close(cause, 'closed-by-server'),
-    })
+    const admitted = this.#services.sessions.admit(this)
     if (isRefusal(admitted)) {
       this.#close(admitted.cause, 'not-admitted')
       return undefined
     }
     this.#session = admitted
     return admitted
+  }
+
+  /** The session asks for the end. */
+  close(cause: DisconnectCause): void {
+    this.#close(cause, 'closed-by-server')
   }
 
   /** Who comes anew knows nothing any more of the call that is replaced. */
@@ -261,7 +279,7 @@ class Ikev2Call implements AcceptedCall {
         ? { type: 'grant', grant: { ...verdict.grant, resumeMemo: memo } }
         : verdict
     // The connection keeps what it needs of them, and a call may last.
-    this.#chain = []
+    this.#chain = noChain
     this.#resumeMemo = undefined
     this.#connection?.handle({ type: 'grant-verdict', ticket: event.ticket, verdict: answer })
   }
@@ -391,12 +409,10 @@ class Ikev2Call implements AcceptedCall {
   }
 
   /** Families without an address are left out, or routes of Apple's clients go wrong. */
-  #reachable(): TrafficSelector[] {
-    const { config } = this.#services
-    return [
-      ...(this.#ipv4 === undefined ? [] : clientSelectors(config, 4)),
-      ...(this.#ipv6 === undefined ? [] : clientSelectors(config, 6)),
-    ]
+  #reachable(): readonly TrafficSelector[] {
+    const { ipv4, ipv6 } = this.#services.reachable
+    if (this.#ipv6 === undefined) return ipv4
+    return this.#ipv4 === undefined ? ipv6 : [...ipv4, ...ipv6]
   }
 
   #up(event: EventOf<'established'>): void {
@@ -408,13 +424,13 @@ class Ikev2Call implements AcceptedCall {
       sink: connection.tunnel,
       // The tunnel has no link layer: there are no neighbours to talk to, but there is DHCP.
       onLinkPacket: bytes => {
+        if (this.#ipv4 !== undefined) this.#dhcp ??= this.#dhcpLink(this.#ipv4, port, connection)
         const answer = this.#dhcp?.answer(bytes)
         if (answer === undefined) connection.counters.count('link-packet')
         else port.transmit(answer)
       },
     })
     this.#port = port
-    if (this.#ipv4 !== undefined) this.#dhcp = this.#dhcpLink(this.#ipv4, port, connection)
     if (this.#ipv4 !== undefined) port.addIpv4(this.#ipv4)
     if (this.#ipv6 !== undefined) port.addIpv6(this.#ipv6.address, this.#ipv6.prefixLength)
     for (const network of this.#site?.remoteNetworks ?? []) {

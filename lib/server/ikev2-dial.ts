@@ -80,7 +80,6 @@ export class Ikev2Dial implements IkeConnectionOwner {
     const { userName, password, wantsIpv6 } = this.#settings
     return {
       role: 'initiator',
-      sessionId: 'dial',
       localIdentities: [
         {
           identity: identityOf(userName),
@@ -130,8 +129,8 @@ export class Ikev2Dial implements IkeConnectionOwner {
     const connection = this.#connection
     if (what === 'ike') connection?.handle({ type: 'rekey-ike' })
     else {
-      for (const inboundSpi of [...(connection?.tunnel.children.keys() ?? [])]) {
-        connection?.handle({ type: 'rekey-child', inboundSpi })
+      for (const { inbound } of connection?.tunnel.children ?? []) {
+        connection?.handle({ type: 'rekey-child', inboundSpi: inbound.spi })
       }
     }
   }

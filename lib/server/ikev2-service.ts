@@ -6,6 +6,7 @@ import type { Config } from '../config.ts'
 import { systemWallClock } from '../core/clock.ts'
 import { defaultHalfOpenLimits, Ikev2Listener, type Ikev2Status } from '../ikev2/listener.ts'
 import { TicketOffice } from '../ikev2/ticket-office.ts'
+import { clientSelectors } from './client-networks.ts'
 import { type Ikev2CallServices, Ikev2Calls } from './ikev2-call.ts'
 import { responderSettings, tunnelLimits } from './ikev2-settings.ts'
 import type { IpsecService } from './ipsec-service.ts'
@@ -126,5 +127,6 @@ function callServices(
       ...(services.relayedEap !== undefined && { relayedEap: services.relayedEap }),
     }),
     limits: tunnelLimits(config),
+    reachable: { ipv4: clientSelectors(config, 4), ipv6: clientSelectors(config, 6) },
   }
 }

@@ -25,7 +25,7 @@ import type { EspAlgorithms, IkeAlgorithms } from '../ikev2/suite.ts'
 import type { TicketOffice } from '../ikev2/ticket-office.ts'
 
 /** Everything but the session. */
-export type ResponderSettings = Omit<IkeSettings, 'sessionId'>
+export type ResponderSettings = IkeSettings
 
 export interface SettingsParts {
   readonly config: Config

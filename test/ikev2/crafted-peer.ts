@@ -61,7 +61,7 @@ export function askBytes(
   bytes: Uint8Array,
 ): readonly Payload[] | undefined {
   const before = pair.responder.of('datagram').length
-  const path = pair.responder.options.path
+  const path = pair.responder.path
   pair.send('responder', { type: 'datagram', bytes, path })
   const answer = pair.responder.of('datagram')[before]?.bytes
   if (answer === undefined) return undefined

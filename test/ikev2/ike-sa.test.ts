@@ -39,7 +39,7 @@ function known(server: KeyObject, device?: KeyObject): Map<string, KeyObject> {
 }
 
 function basePeer(role: 'initiator' | 'responder') {
-  return optionsFor(role, 1).peer
+  return optionsFor(role).peer
 }
 
 interface EapChoices {
@@ -278,7 +278,7 @@ t.test('all algorithms that we negotiate work end to end', async t => {
       encryption: [cipher],
       integrity: ikeAlgorithms.integrity,
     }
-    const child = { ...optionsFor('responder', 1).child, algorithms }
+    const child = { ...optionsFor('responder').child, algorithms }
     const pair = new Pair({
       initiator: { ikeAlgorithms, child },
       responder: { ikeAlgorithms, child },
@@ -402,7 +402,7 @@ t.test('a cookie is asked for, shown, and bound to address, SPI and nonce', asyn
   pair.send('initiator', {
     type: 'datagram',
     bytes: challenge,
-    path: pair.initiator.options.path,
+    path: pair.initiator.path,
   })
   const second = readFirstRequest(pair.datagrams[1]?.bytes ?? new Uint8Array(0))
   t.ok(jar.isValid(second, '198.51.100.10', 0))
@@ -462,7 +462,7 @@ t.test('the answer to INIT is repeated from another port, too', async t => {
 for (const side of ['initiator', 'responder'] as const) {
   t.test(`twenty rekeyings of each kind by the ${side}`, async t => {
     for (const requiresKeyExchange of [false, true]) {
-      const options = optionsFor(side, 1)
+      const options = optionsFor(side)
       const child = {
         ...options.child,
         algorithms: { ...defaultEspAlgorithms, requiresKeyExchange },
@@ -590,7 +590,7 @@ t.test('a further Child SA with its own selectors stands beside the first', asyn
 
 t.test('lifetimes rekey by themselves, jitter keeps the sides apart, hard limits end', async t => {
   const timing = {
-    ...optionsFor('initiator', 1).timing,
+    ...optionsFor('initiator').timing,
     childRekeyMs: 100_000,
     childExpireMs: 120_000,
     ikeRekeyMs: 330_000,
@@ -619,7 +619,7 @@ t.test('Windows behind a NAT is not rekeyed by us before its Child SA would end'
     9,
   ])
   const timing = {
-    ...optionsFor('responder', 1).timing,
+    ...optionsFor('responder').timing,
     childRekeyMs: 100_000,
     childExpireMs: 1_000_000,
   }
@@ -702,7 +702,7 @@ t.test('large messages are cut and put together, in any order, down to 576 bytes
   } as const
   for (const fragmentPacketBytes of [1280, 576]) {
     const base = eapOptions()
-    const features = { ...optionsFor('responder', 1).features, fragmentPacketBytes }
+    const features = { ...optionsFor('responder').features, fragmentPacketBytes }
     const pair = new Pair({
       ...base,
       seed: 9,
@@ -725,7 +725,7 @@ t.test('without fragmentation on one side nothing is cut', async t => {
     ...base,
     initiator: {
       ...base.initiator,
-      features: { ...optionsFor('initiator', 1).features, fragmentation: false },
+      features: { ...optionsFor('initiator').features, fragmentation: false },
     },
     responder: {
       ...base.responder,
@@ -790,7 +790,7 @@ t.test('behind a NAT all goes to port 4500 and ESP is encapsulated', async t => 
 })
 
 t.test('a forced encapsulation finds a NAT where there is none', async t => {
-  const features = { ...optionsFor('initiator', 1).features, forcesEncapsulation: true }
+  const features = { ...optionsFor('initiator').features, forcesEncapsulation: true }
   const pair = new Pair({ initiator: { features } })
   t.ok(pair.dial())
   t.equal([...pair.responder.children.values()][0]?.isUdpEncapsulated, true)
@@ -839,11 +839,11 @@ t.test('site to site: networks on both sides, no addresses', async t => {
   const left = ipv4Selector({ address: 0x0a010000, prefixLength: 16 })
   const right = ipv4Selector({ address: 0x0a020000, prefixLength: 16 })
   const child = {
-    ...optionsFor('initiator', 1).child,
+    ...optionsFor('initiator').child,
     localSelectors: [left],
     remoteSelectors: [right],
   }
-  const { configurationAttributes, ...rest } = optionsFor('initiator', 1)
+  const { configurationAttributes, ...rest } = optionsFor('initiator')
   t.ok(configurationAttributes)
   const pair = new Pair({
     grant: { type: 'grant', grant: { localSelectors: [right], remoteSelectors: [left] } },
@@ -870,7 +870,7 @@ t.test('a refused grant ends with its cause', async t => {
 })
 
 t.test('transport mode when both sides want it', async t => {
-  const child = { ...optionsFor('initiator', 1).child, transportMode: true }
+  const child = { ...optionsFor('initiator').child, transportMode: true }
   const pair = new Pair({ initiator: { child }, responder: { child } })
   t.ok(pair.dial())
   t.equal([...pair.initiator.children.values()][0]?.mode, 'transport')
@@ -881,7 +881,7 @@ t.test('transport mode when both sides want it', async t => {
 })
 
 t.test('INITIAL_CONTACT reaches the composer, but only when authenticated', async t => {
-  const features = { ...optionsFor('initiator', 1).features, sendsInitialContact: true }
+  const features = { ...optionsFor('initiator').features, sendsInitialContact: true }
   const pair = new Pair({ initiator: { features } })
   t.ok(pair.dial())
   t.equal(pair.responder.of('need-grant')[0]?.isInitialContact, true)
@@ -920,7 +920,7 @@ t.test('late answers from outside find nobody and change nothing', async t => {
   pair.send('responder', {
     type: 'datagram',
     bytes: new Uint8Array(28),
-    path: pair.responder.options.path,
+    path: pair.responder.path,
   })
   t.equal(pair.responder.events.length, events, 'a closed machine says nothing')
 })
@@ -940,10 +940,10 @@ t.test('requests outside their state are dropped and counted', async t => {
   const answer = pair.datagrams[1]?.bytes ?? new Uint8Array(0)
   forged.set(answer.subarray(8, 16), 8)
   forged[18] = ExchangeType.CREATE_CHILD_SA
-  pair.send('responder', { type: 'datagram', bytes: forged, path: pair.responder.options.path })
+  pair.send('responder', { type: 'datagram', bytes: forged, path: pair.responder.path })
   t.equal(pair.responder.count('CREATE_CHILD_SA-while-authenticating'), 1)
   forged[18] = ExchangeType.INFORMATIONAL
-  pair.send('responder', { type: 'datagram', bytes: forged, path: pair.responder.options.path })
+  pair.send('responder', { type: 'datagram', bytes: forged, path: pair.responder.path })
   t.equal(pair.responder.count('cleartext-in-protected-exchange'), 1)
   t.ok(pair.run(10_000, () => pair.isEstablished))
 })
@@ -960,7 +960,7 @@ t.test('late and early timeouts are harmless', async t => {
 
 t.test('no secret of a session is printed by its events', async t => {
   const quiet = (role: 'initiator' | 'responder'): Partial<IkeSaOptions> => ({
-    features: { ...optionsFor(role, 1).features, keyLog: false },
+    features: { ...optionsFor(role).features, keyLog: false },
   })
   const pair = new Pair({ initiator: quiet('initiator'), responder: quiet('responder') })
   t.ok(pair.dial())

@@ -124,7 +124,7 @@ t.test('rekeying, KEYMAT and PPK follow their formulas', async t => {
     encryption: suiteOf(EncryptionId.aesCbc, 256).encryption,
     keyBits: 256,
     integrity: integrityTransform(IntegrityId.hmacSha256_128),
-    hasExtendedSequenceNumbers: false,
+    hasEsn: false,
     keyExchangeId: 0,
   }
   const keys = childKeys(prf, d, suite, nonces, undefined)

@@ -73,22 +73,16 @@ const natAddress = '203.0.113.5'
 
 let spiCounter = 0x1000
 
-export function optionsFor(role: 'initiator' | 'responder', seed: number): IkeSaOptions {
+function pathFor(role: 'initiator' | 'responder'): Path {
+  const [own, other] =
+    role === 'initiator' ? [clientAddress, serverAddress] : [serverAddress, clientAddress]
+  return { local: { address: own, port: 500 }, peer: { address: other, port: 500 } }
+}
+
+export function optionsFor(role: 'initiator' | 'responder'): IkeSaOptions {
   const isInitiator = role === 'initiator'
   return {
     role,
-    sessionId: `${role}-1`,
-    path: isInitiator
-      ? {
-          local: { address: clientAddress, port: 500 },
-          peer: { address: serverAddress, port: 500 },
-        }
-      : {
-          local: { address: serverAddress, port: 500 },
-          peer: { address: clientAddress, port: 500 },
-        },
-    random: new SeededRandom(seed * 2 + (isInitiator ? 1 : 0) + 77),
-    espSpis: { next: () => ++spiCounter },
     localIdentities: [
       {
         identity: identityOf(isInitiator ? 'branch@example.com' : 'vpn.example.com'),
@@ -132,11 +126,17 @@ export class End {
   activeChild: number | undefined
   spis = new Set<string>()
   readonly options: IkeSaOptions
+  readonly path: Path
 
-  constructor(role: 'initiator' | 'responder', options: IkeSaOptions) {
+  constructor(role: 'initiator' | 'responder', options: IkeSaOptions, seed: number) {
     this.role = role
     this.options = options
-    this.machine = new IkeSa(options)
+    this.path = pathFor(role)
+    this.machine = new IkeSa(options, this.path, {
+      random: new SeededRandom(seed * 2 + (role === 'initiator' ? 1 : 0) + 77),
+      newEspSpi: () => ++spiCounter,
+      hasHeard: () => false,
+    })
   }
 
   of<Type extends IkeSaEvent['type']>(type: Type): Extract<IkeSaEvent, { type: Type }>[] {
@@ -173,14 +173,9 @@ export class Pair {
     this.#options = options
     this.#random = new SeededRandom(seed + 1000)
     this.link = options.link ?? perfectLink
-    this.initiator = new End('initiator', {
-      ...optionsFor('initiator', seed),
-      ...options.initiator,
-    })
-    this.responder = new End('responder', {
-      ...optionsFor('responder', seed),
-      ...options.responder,
-    })
+    const [initiator, responder] = [optionsFor('initiator'), optionsFor('responder')]
+    this.initiator = new End('initiator', { ...initiator, ...options.initiator }, seed)
+    this.responder = new End('responder', { ...responder, ...options.responder }, seed)
   }
 
   end(role: End['role']): End {

@@ -268,7 +268,7 @@ t.test('a stranger: every change of the first request is refused or harmless', a
         for (const [at, value] of changes) if (at < bytes.length) bytes[at] = value
         if (readFirstRequest(bytes).fault) refused++
         const pair = new Pair()
-        const path = pair.responder.options.path
+        const path = pair.responder.path
         pair.responder.machine.handle({ type: 'datagram', bytes, path }, 0)
         pair.drain('responder')
         const answers = pair.responder.of('datagram')
@@ -319,7 +319,7 @@ t.test('fuzz inside SK: any plaintext of a known peer leaves the machine sane', 
             for (const [at, value] of changes) if (at < sealed.length) sealed[at] = value
             bytes = sealRaw(keys, head, sealed, firstCode(payloads))
           }
-          const path = pair.responder.options.path
+          const path = pair.responder.path
           pair.send('responder', { type: 'datagram', bytes, path })
           const { state } = pair.responder.machine
           if (make === halfOpen && state === 'established') t.fail('established without proof')

@@ -330,7 +330,7 @@ t.test('under load a cookie is asked for before a ticket is looked at', async t 
       if (jar.isValid(request, 'x', 0)) return bytes
       const answer = jar.challenge(request, 'x', 0)
       asked.push(parseHeader(answer).exchangeType)
-      const { path } = pair.responder.options
+      const { path } = pair.responder
       pair.transmit(pair.responder, answer, path)
       return undefined
     },
@@ -360,7 +360,7 @@ t.test('a wrong request leaves nothing behind', async t => {
   const pair = () => pairOf(office)
   const give = (bytes: Uint8Array) => {
     const { responder } = pair()
-    const { path } = responder.options
+    const { path } = responder
     responder.machine.handle({ type: 'datagram', bytes, path }, 0)
     return responder.machine.state
   }

@@ -25,8 +25,7 @@ const here = '127.0.0.1'
 const tunnelLimits = { mtuBytes: 1400, rekeyBytes: Number.POSITIVE_INFINITY }
 
 function settingsOf(role: 'initiator' | 'responder'): IkeSettings {
-  const { path: _path, random: _random, espSpis: _spis, ...settings } = optionsFor(role, 1)
-  return { ...settings, features: defaultFeatures }
+  return { ...optionsFor(role), features: defaultFeatures }
 }
 
 /** One host whose UDP goes nowhere. */

@@ -84,7 +84,9 @@ class Site {
       database: this.database,
       route: this.routeTo(peer, port, addresses[isIpv6 ? 1 : 0]),
       mtuBytes: 1400,
-      onOtherPath: ({ peer }: Envelope) => this.otherPaths.push(`${peer.text} ${peer.port}`),
+      observer: {
+        onOtherPath: ({ peer }: Envelope) => this.otherPaths.push(`${peer.text} ${peer.port}`),
+      },
       ...options,
     })
     this.tunnel.connect({
@@ -284,7 +286,10 @@ t.test('New keys take over without losing what is under way', async t => {
   t.equal(a.tunnel.authenticPackets, sentByB.length, 'those of the old SA count on')
   t.same([a.tunnel.drops, b.tunnel.drops], [{}, {}])
   t.equal(a.database.size, 1)
-  t.same([...a.tunnel.children.keys()], [second.spis[0]])
+  t.same(
+    a.tunnel.children.map(({ inbound }) => inbound.spi),
+    [second.spis[0]],
+  )
 })
 
 t.test('A child that ends before its successor speaks leaves the one before in use', async t => {
@@ -295,7 +300,7 @@ t.test('A child that ends before its successor speaks leaves the one before in u
   a.send(ipv4Packet(60))
   network.settle()
   t.equal(b.delivered.length, 1)
-  t.equal(a.tunnel.children.get(first.spis[0]), first.a)
+  t.equal(a.tunnel.child(first.spis[0]), first.a)
 })
 
 t.test('Of several children the newest whose selectors fit takes a packet', async t => {
@@ -470,7 +475,7 @@ t.test('Packets of equal length leave as a few messages, and arrive in order', a
       database,
       route: hub.route({ port, peer, local: port.bound }),
       mtuBytes: 1400,
-      onOtherPath: () => t.fail('no other path'),
+      observer: { onOtherPath: () => t.fail('no other path') },
     })
     const delivered: Uint8Array[] = []
     tunnel.connect({

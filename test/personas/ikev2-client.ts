@@ -520,7 +520,7 @@ export class Ikev2Client extends Ikev2Line {
         encryption: suite.encryption,
         keyBits: suite.keyBits,
         integrity: suite.integrity,
-        hasEsn: suite.hasExtendedSequenceNumbers,
+        hasEsn: suite.hasEsn,
       },
       inboundKeys: bytesOf(made.fromResponder),
       outboundKeys: bytesOf(made.fromInitiator),

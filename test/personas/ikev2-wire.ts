@@ -144,7 +144,7 @@ export function ikeSuiteOf(proposal: Proposal): IkeSuite {
 export function espSuiteOf(proposal: Proposal): EspSuite {
   return {
     ...cipherOf(proposal),
-    hasExtendedSequenceNumbers: idOf(proposal, TransformType.extendedSequenceNumbers) === 1,
+    hasEsn: idOf(proposal, TransformType.extendedSequenceNumbers) === 1,
     keyExchangeId: idOf(proposal, TransformType.keyExchange),
   }
 }

@@ -113,6 +113,7 @@ function setUp(t: Test, more = '', text = configText) {
     config,
     settings: responderSettings({ config, certificates: [certificate], authorities, random }),
     limits: tunnelLimits(config),
+    reachable: { ipv4: clientSelectors(config, 4), ipv6: clientSelectors(config, 6) },
   }
   const listener = new Ikev2Listener({
     ...server.services,

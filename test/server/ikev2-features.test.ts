@@ -334,7 +334,7 @@ t.test('without a Child SA first, and with one later (RFC 6023)', async t => {
     ...settings,
     features: { ...settings.features, startsChildless: true },
   }))
-  t.equal(connection.tunnel.children.size, 0)
+  t.equal(connection.tunnel.children.length, 0)
   t.match(server.ikev2.status(), { established: 1, childSas: 0 })
   const { ipv4Address = 0 } = await call.up
   const own = ipv4Selector({ address: ipv4Address, prefixLength: 32 })
@@ -342,7 +342,7 @@ t.test('without a Child SA first, and with one later (RFC 6023)', async t => {
     ...{ type: 'create-child', localSelectors: [own], remoteSelectors: everything },
   })
   await server.settle()
-  t.equal(connection.tunnel.children.size, 1)
+  t.equal(connection.tunnel.children.length, 1)
   const [session] = server.home.sessions.list()
   const source = session?.ipv4 ?? ''
   memoryDevice.fromHost(udp({ source, destination: '10.87.0.1', payload: new Uint8Array(20) }))

@@ -21,7 +21,7 @@ export class ChildDelete implements Task {
   build(connection: Connection): readonly Payload[] | undefined {
     const spis: Uint8Array[] = []
     for (const inboundSpi of this.#inboundSpis) {
-      const child = connection.children.get(inboundSpi)
+      const child = connection.child(inboundSpi)
       if (child === undefined || child.isDeleting) continue
       child.isDeleting = true
       connection.timers.clear(`child-rekey:${inboundSpi}`)
@@ -33,7 +33,7 @@ export class ChildDelete implements Task {
   /** Whatever the answer: the Child SAs are gone, on the peer's side too. */
   process(connection: Connection, _association: Association): void {
     for (const inboundSpi of this.#inboundSpis) {
-      const child = connection.children.get(inboundSpi)
+      const child = connection.child(inboundSpi)
       if (child) connection.removeChild(child, this.#reason)
     }
   }

@@ -8,8 +8,9 @@ import type { Secret } from '../../core/secret.ts'
 import type { KeyExchangeOffer } from '../../crypto/key-exchange.ts'
 import { keyExchange } from '../../crypto/key-exchanges.ts'
 import type { Association } from '../association.ts'
-import { type ChildSa, spiBytes, spiNumber } from '../child-sa.ts'
+import { type ChildSa, type SelectorPair, spiBytes, spiNumber } from '../child-sa.ts'
 import type { Connection } from '../connection.ts'
+import type { Grant } from '../input.ts'
 import { type ChildKeys, childKeys, type NoncePair } from '../key-schedule.ts'
 import { addressBytes } from '../path.ts'
 import { chooseEsp, espProposals, isAnswer } from '../proposal.ts'
@@ -30,17 +31,8 @@ import type { TrafficSelector } from '../wire/traffic-selector.ts'
 
 const NONCE_BYTES = 32
 
-interface SelectorPair {
-  readonly local: readonly TrafficSelector[]
-  readonly remote: readonly TrafficSelector[]
-}
-
-/** What a Child SA with this peer may carry. */
-export function permittedSelectors(connection: Connection): SelectorPair {
-  const { grant, options } = connection
-  if (options.role === 'initiator' || grant === undefined) {
-    return { local: options.child.localSelectors, remote: options.child.remoteSelectors }
-  }
+/** What a Child SA with a peer that has this grant may carry. */
+export function permittedBy(grant: Grant): SelectorPair {
   const remote: TrafficSelector[] = [...(grant.remoteSelectors ?? [])]
   if (grant.ipv4Address !== undefined) {
     const address = new Uint8Array(4)
@@ -57,6 +49,11 @@ function maskedIpv6(network: { address: Uint8Array; prefixLength: number }) {
     address[bit >>> 3] = (address[bit >>> 3] ?? 0) & ~(0x80 >>> (bit & 7))
   }
   return { address, prefixLength: network.prefixLength }
+}
+
+function permittedSelectors({ permitted, options }: Connection): SelectorPair {
+  const { localSelectors: local, remoteSelectors: remote } = options.child
+  return permitted ?? { local, remote }
 }
 
 /** In transport mode only the two hosts themselves (RFC 7296 §1.3.1). */
@@ -87,12 +84,11 @@ function installChild(connection: Connection, made: NewChild, nowMs: number): Ch
     outboundSpi: made.outboundSpi,
     suite: made.suite,
     mode: made.mode,
-    localSelectors: made.selectors.local,
-    remoteSelectors: made.selectors.remote,
+    selectors: made.selectors,
     isDeleting: false,
     replacedBy: undefined,
   }
-  connection.children.set(child.inboundSpi, child)
+  connection.addChild(child)
   connection.emit({
     type: 'child-up',
     replaces: made.replaces?.inboundSpi,
@@ -101,8 +97,8 @@ function installChild(connection: Connection, made: NewChild, nowMs: number): Ch
       outboundSpi: child.outboundSpi,
       suite: child.suite,
       mode: child.mode,
-      localSelectors: child.localSelectors,
-      remoteSelectors: child.remoteSelectors,
+      localSelectors: child.selectors.local,
+      remoteSelectors: child.selectors.remote,
       inbound: made.isExchangeInitiator ? made.keys.fromResponder : made.keys.fromInitiator,
       outbound: made.isExchangeInitiator ? made.keys.fromInitiator : made.keys.fromResponder,
       isUdpEncapsulated: connection.isUdpEncapsulated,
@@ -170,13 +166,13 @@ export function answerChild(
     ? setup.nonces
     : {
         initiator: copyBytes(peerNonce?.data ?? new Uint8Array(0)),
-        responder: randomBytes(options.random, NONCE_BYTES),
+        responder: randomBytes(connection.host.random, NONCE_BYTES),
       }
   if (!sa || !tsi || !tsr || !ikeSuite || !ikeSaKeys) {
     return refuse(nonces, notify(NotifyType.INVALID_SYNTAX))
   }
   const ke = findPayload(payloads, 'KE')
-  const inboundSpi = options.espSpis.next()
+  const inboundSpi = connection.host.newEspSpi()
   const choice = chooseEsp(sa.proposals, options.child.algorithms, {
     spi: spiBytes(inboundSpi),
     keyExchange: context.isInAuth ? 'ignore' : { sentGroup: ke?.group },
@@ -200,7 +196,7 @@ export function answerChild(
   let sharedSecret: Secret | undefined
   let ourValue: Uint8Array | undefined
   if (suite.keyExchangeId !== 0 && ke !== undefined) {
-    const answer = keyExchange(ke.group)?.answer(ke.publicValue, options.random)
+    const answer = keyExchange(ke.group)?.answer(ke.publicValue, connection.host.random)
     if (answer === undefined || typeof answer === 'number') {
       return refuse(nonces, notify(NotifyType.INVALID_SYNTAX))
     }
@@ -258,13 +254,13 @@ export class ChildOffer {
 
   /** `group` is 0 for no key exchange. */
   constructor(connection: Connection, selectors: SelectorPair, group: number, isInAuth: boolean) {
-    const { random, espSpis } = connection.options
+    const { host } = connection
     this.#isInAuth = isInAuth
     this.#selectors = selectors
     this.#group = isInAuth ? 0 : group
-    this.#inboundSpi = espSpis.next()
-    this.#nonce = drawNonce(random)
-    this.#offer = keyExchange(this.#group)?.offer(random)
+    this.#inboundSpi = host.newEspSpi()
+    this.#nonce = drawNonce(host.random)
+    this.#offer = keyExchange(this.#group)?.offer(host.random)
   }
 
   get nonce(): Uint8Array {

@@ -27,13 +27,12 @@ export class ChildRekey implements Task {
   }
 
   build(connection: Connection, association: Association): readonly Payload[] | undefined {
-    const old = connection.children.get(this.inboundSpi)
+    const old = connection.child(this.inboundSpi)
     // Gone, going, or rekeyed by the peer meanwhile.
     if (old === undefined || old.isDeleting || old.replacedBy !== undefined) return undefined
     if (this.#tried.length === 0) this.#tried.push(firstChildGroup(connection, association))
     const group = this.#tried[this.#tried.length - 1] ?? 0
-    const selectors = { local: old.localSelectors, remote: old.remoteSelectors }
-    this.#offer = new ChildOffer(connection, selectors, group, false)
+    this.#offer = new ChildOffer(connection, old.selectors, group, false)
     return [childNotify(NotifyType.REKEY_SA, old.inboundSpi), ...this.#offer.payloads(connection)]
   }
 
@@ -47,7 +46,7 @@ export class ChildRekey implements Task {
     response: IncomingMessage,
     nowMs: number,
   ): void {
-    const old = connection.children.get(this.inboundSpi)
+    const old = connection.child(this.inboundSpi)
     if (response.form !== 'child') {
       this.#refused(connection, association, response.payloads, old, nowMs)
       return
@@ -117,7 +116,7 @@ export function answerCreateChild(
   const { payloads } = request
   const rekey = findNotify(payloads, NotifyType.REKEY_SA)
   if (rekey === undefined) {
-    if (connection.children.size >= CHILDREN_MAX) return [notify(NotifyType.NO_ADDITIONAL_SAS)]
+    if (connection.children.length >= CHILDREN_MAX) return [notify(NotifyType.NO_ADDITIONAL_SAS)]
     const answer = answerChild(
       connection,
       association,
@@ -135,7 +134,7 @@ export function answerCreateChild(
       : undefined
   if (old === undefined) return [notFound(rekey)]
   if (old.isDeleting) return [notify(NotifyType.TEMPORARY_FAILURE)]
-  if (connection.children.size >= CHILDREN_MAX) return [notify(NotifyType.TEMPORARY_FAILURE)]
+  if (connection.children.length >= CHILDREN_MAX) return [notify(NotifyType.TEMPORARY_FAILURE)]
   const context = { isInAuth: false, replaces: old }
   const answer = answerChild(connection, association, payloads, context, nowMs)
   if (answer.child === undefined) return answer.payloads
@@ -152,8 +151,5 @@ export function answerCreateChild(
 const CHILDREN_MAX = 16
 
 export function findByOutbound(connection: Connection, outboundSpi: number): ChildSa | undefined {
-  for (const child of connection.children.values()) {
-    if (child.outboundSpi === outboundSpi) return child
-  }
-  return undefined
+  return connection.children.find(child => child.outboundSpi === outboundSpi)
 }

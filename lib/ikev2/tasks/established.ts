@@ -15,7 +15,6 @@ export function establish(
 ): void {
   const suite = connection.associations[0]?.suite
   connection.state = 'established'
-  connection.authenticated = authenticated
   connection.timers.clear('setup')
   startIkeClocks(connection, nowMs)
   const { livenessMs } = connection.options.timing

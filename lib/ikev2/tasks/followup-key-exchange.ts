@@ -24,7 +24,7 @@ export function suspendRekey(
   association: Association,
   rekey: Omit<PendingRekey, 'link'>,
 ): Payload {
-  const link = randomBytes(connection.options.random, LINK_BYTES)
+  const link = randomBytes(connection.host.random, LINK_BYTES)
   association.suspend({ ...rekey, link })
   return notify(NotifyType.ADDITIONAL_KEY_EXCHANGE, copyBytes(link))
 }
@@ -44,7 +44,7 @@ export function answerFollowUp(
   const ke = findPayload(payloads, 'KE')
   const answer =
     ke !== undefined && ke.group === id
-      ? keyExchange(id)?.answer(ke.publicValue, connection.options.random)
+      ? keyExchange(id)?.answer(ke.publicValue, connection.host.random)
       : undefined
   if (id === undefined || answer === undefined || typeof answer === 'number') {
     association.suspend(undefined)

@@ -367,7 +367,9 @@ export class AuthInitiator implements Task {
       cp?.configurationType === ConfigurationType.CFG_REPLY ? parseConfigurationReply(cp) : {}
     connection.peer.mobike =
       features.mobike && findNotify(payloads, NotifyType.MOBIKE_SUPPORTED) !== undefined
-    const identity = this.#peerIdentity ?? connection.options.localIdentities[0].identity
+    const { identity: localIdentity } = connection.options.localIdentities[0]
+    const identity = this.#peerIdentity ?? localIdentity
+    if (features.requestsTicket) connection.resumable = { peerIdentity: identity, localIdentity }
     const offer = this.#childOffer
     this.destroy()
     establish(

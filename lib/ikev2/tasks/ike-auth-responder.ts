@@ -7,7 +7,7 @@
  * decided what the peer may have; done.
  */
 import type { Verdict } from '../../aaa/authenticator.ts'
-import { copyBytes } from '../../core/bytes.ts'
+import { copyBytes, toHex } from '../../core/bytes.ts'
 import type { DisconnectCause } from '../../core/disconnect-cause.ts'
 import { assertNever } from '../../core/errors.ts'
 import { randomBytes } from '../../core/random.ts'
@@ -40,7 +40,7 @@ import { notify } from '../wire/notify.ts'
 import { NotifyType } from '../wire/notify-type.ts'
 import type { Payload, PayloadOf } from '../wire/payload.ts'
 import type { TrafficSelector } from '../wire/traffic-selector.ts'
-import { answerChild } from './child-negotiation.ts'
+import { answerChild, permittedBy } from './child-negotiation.ts'
 import { establish } from './established.ts'
 import { learnAuthorities } from './ike-init.ts'
 import { acceptPpk } from './ppk.ts'
@@ -393,10 +393,11 @@ export class AuthResponder {
       call: {
         protocol: 'ikev2',
         peerAddress: connection.path.peer.address,
-        sessionId: connection.options.sessionId,
+        // Of the attempt: a session begins when somebody is named.
+        sessionId: `ikev2-${toHex(this.#association.localSpi)}`,
       },
       packetBytes: eapPacketBytes,
-      firstIdentifier: randomBytes(connection.options.random, 1)[0] ?? 0,
+      firstIdentifier: randomBytes(connection.host.random, 1)[0] ?? 0,
     }
     const eap =
       policy.begin?.(lowerLayer) ?? new EapAuthenticator({ ...lowerLayer, methods: policy.methods })
@@ -532,8 +533,12 @@ export class AuthResponder {
     const connection = this.#connection
     if (verdict.type === 'refuse') return this.refuse(verdict.cause, 'grant-refused')
     const { first, authenticated, proof } = stage
-    connection.grant = verdict.grant
-    connection.localIdentity = first.local.identity
+    const { resumeMemo: memo } = verdict.grant
+    connection.permitted = permittedBy(verdict.grant)
+    if (memo !== undefined) {
+      const { identity: peerIdentity } = authenticated
+      connection.resumable = { peerIdentity, localIdentity: first.local.identity, memo }
+    }
     this.#stage = { name: 'done' }
     establish(connection, authenticated, verdict.grant, nowMs)
     const payloads: Payload[] = [...proof, ...this.#ppkNotify]

@@ -161,12 +161,12 @@ export function answerInit(
   if (ke.group !== suite.keyExchangeId) {
     return refused(NotifyType.INVALID_KE_PAYLOAD, groupData(suite.keyExchangeId))
   }
-  const answer = keyExchange(ke.group)?.answer(ke.publicValue, options.random)
+  const answer = keyExchange(ke.group)?.answer(ke.publicValue, connection.host.random)
   if (answer === undefined || typeof answer === 'number') return refused(NotifyType.INVALID_SYNTAX)
   // As long as the peer's, within RFC 7296 §2.10: no answer shall be longer than its question.
   const nonceBytes = Math.max(suite.prf.outputBytes / 2, NONCE_MIN_BYTES)
   const ourNonce = randomBytes(
-    options.random,
+    connection.host.random,
     Math.min(Math.max(nonce.data.length, nonceBytes), OUR_NONCE_BYTES),
   )
   connection.setup.nonces = { initiator: copyBytes(nonce.data), responder: ourNonce }
@@ -256,8 +256,8 @@ export class IkeInit implements Task {
       connection.close('nas-error', 'no-key-exchange')
       return undefined
     }
-    this.#offer ??= group.offer(options.random)
-    this.#nonce ??= randomBytes(options.random, OUR_NONCE_BYTES)
+    this.#offer ??= group.offer(connection.host.random)
+    this.#nonce ??= randomBytes(connection.host.random, OUR_NONCE_BYTES)
     connection.state = 'initiating'
     return [
       // RFC 7296 §2.6: the cookie first, all else unchanged.

@@ -34,7 +34,7 @@ export class IkeIntermediate implements Task {
   build(connection: Connection): readonly Payload[] | undefined {
     const id = connection.setup.additionalKeyExchanges[0]
     if (id === undefined) return undefined
-    this.#offer = keyExchange(id)?.offer(connection.options.random)
+    this.#offer = keyExchange(id)?.offer(connection.host.random)
     if (this.#offer === undefined) {
       connection.close('nas-error', 'no-key-exchange')
       return undefined
@@ -69,7 +69,7 @@ export function answerIntermediate(
   const ke = findPayload(request.payloads, 'KE')
   const answer =
     ke !== undefined && ke.group === id
-      ? keyExchange(id)?.answer(ke.publicValue, connection.options.random)
+      ? keyExchange(id)?.answer(ke.publicValue, connection.host.random)
       : undefined
   if (id === undefined || answer === undefined || typeof answer === 'number') {
     sendReply(connection, association, [notify(NotifyType.INVALID_SYNTAX)])

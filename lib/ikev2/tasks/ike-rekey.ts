@@ -96,7 +96,7 @@ export class IkeRekey implements Task {
     const algorithms = algorithmsFor(connection, association)
     if (this.#group === 0) this.#group = algorithms.keyExchange[0] ?? 0
     this.#tried.push(this.#group)
-    const { random } = connection.options
+    const { random } = connection.host
     this.#offer = keyExchange(this.#group)?.offer(random)
     if (this.#offer === undefined) return undefined
     this.#localSpi = connection.newSpi()
@@ -249,13 +249,13 @@ export function answerIkeRekey(
     putU16(data, 0, choice.suite.keyExchangeId)
     return [notify(NotifyType.INVALID_KE_PAYLOAD, data)]
   }
-  const answer = keyExchange(ke.group)?.answer(ke.publicValue, options.random)
+  const answer = keyExchange(ke.group)?.answer(ke.publicValue, connection.host.random)
   if (answer === undefined || typeof answer === 'number') {
     return [notify(NotifyType.INVALID_SYNTAX)]
   }
   const nonces = {
     initiator: copyBytes(nonce.data),
-    responder: randomBytes(options.random, OUR_NONCE_BYTES),
+    responder: randomBytes(connection.host.random, OUR_NONCE_BYTES),
   }
   const made = { suite: choice.suite, nonces, localSpi, peerSpi: choice.peerSpi }
   const reply: Payload[] = [

@@ -79,7 +79,7 @@ export class ReturnRoutability implements Task {
   build(connection: Connection): readonly Payload[] | undefined {
     // Superseded by another move.
     if (!isSamePath(connection.path, this.#path)) return undefined
-    this.#cookie = randomBytes(connection.options.random, COOKIE2_BYTES)
+    this.#cookie = randomBytes(connection.host.random, COOKIE2_BYTES)
     return [notify(NotifyType.COOKIE2, this.#cookie)]
   }
 

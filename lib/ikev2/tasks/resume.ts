@@ -55,7 +55,8 @@ export function answerResume(
   request: IncomingMessage,
   nowMs: number,
 ): InitAnswer {
-  const { tickets, ikeAlgorithms, random, features } = connection.options
+  const { tickets, ikeAlgorithms, features } = connection.options
+  const { random } = connection.host
   const nonce = findPayload(request.payloads, 'Nonce')
   const ticket = findNotify(request.payloads, NotifyType.TICKET_OPAQUE)?.data
   if (nonce === undefined || ticket === undefined) return refused(NotifyType.INVALID_SYNTAX)
@@ -103,7 +104,8 @@ export class IkeResume implements Task {
   }
 
   build(connection: Connection, association: Association): readonly Payload[] | undefined {
-    const { random, features, resume } = connection.options
+    const { features, resume } = connection.options
+    const { random } = connection.host
     if (resume === undefined) return undefined
     this.#nonce ??= randomBytes(random, OUR_NONCE_BYTES)
     connection.state = 'initiating'

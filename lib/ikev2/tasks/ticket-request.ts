@@ -17,17 +17,17 @@ export function answerTicketRequest(
   nowMs: number,
 ): Payload[] {
   if (findNotify(payloads, NotifyType.TICKET_REQUEST) === undefined) return []
-  const { options, authenticated, grant, localIdentity } = connection
+  const { options, resumable } = connection
   const { suite, keys } = association
-  const memo = grant?.resumeMemo
-  if (!options.tickets || !memo || !authenticated || !localIdentity || !suite || !keys) {
+  const memo = resumable?.memo
+  if (!options.tickets || !resumable || !memo || !suite || !keys) {
     return [notify(NotifyType.TICKET_NACK)]
   }
   const ticket = options.tickets.issue(
     {
       ...{ suite, d: keys.d, memo },
-      initiatorIdentity: authenticated.identity,
-      responderIdentity: localIdentity,
+      initiatorIdentity: resumable.peerIdentity,
+      responderIdentity: resumable.localIdentity,
     },
     nowMs,
   )
@@ -42,12 +42,12 @@ export function takeTicket(
   association: Association,
   payloads: readonly Payload[],
 ): void {
-  const { options, authenticated } = connection
+  const { options, resumable } = connection
   const { suite, keys } = association
   const given = findNotify(payloads, NotifyType.TICKET_LT_OPAQUE)
   if (given === undefined || !options.features.requestsTicket) return
   const parsed = parseTicketLifetime(given.data)
-  if (parsed === undefined || !authenticated || !suite || !keys) {
+  if (parsed === undefined || !resumable || !suite || !keys) {
     connection.unexpected('ticket-malformed')
     return
   }
@@ -58,8 +58,8 @@ export function takeTicket(
       ticket: parsed.ticket,
       suite,
       d: new Secret(keys.d.expose()),
-      initiatorIdentity: options.localIdentities[0].identity,
-      responderIdentity: authenticated.identity,
+      initiatorIdentity: resumable.localIdentity,
+      responderIdentity: resumable.peerIdentity,
     },
   })
 }
