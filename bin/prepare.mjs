@@ -55,12 +55,14 @@ function say(text) {
   process.stderr.write(`openras: ${text}\n`)
 }
 
-/** Runs one step and prints how long it took. */
+/** Runs one step and prints how long it took. What it makes can be read by everybody, whatever our own files may. */
 async function step(title, work) {
   didWork = true
   say(`${title} ...`)
   const beganMs = performance.now()
+  const umask = process.umask(0o022)
   await work()
+  process.umask(umask)
   say(`${title}: done in ${((performance.now() - beganMs) / 1000).toFixed(1)} s`)
 }
 
@@ -106,7 +108,7 @@ function checkMachine(command) {
   const [major, minor] = process.versions.node.split('.').map(Number)
   if (major < oldestNode[0] || (major === oldestNode[0] && minor < oldestNode[1])) {
     throw new SetupError(
-      `Node ${oldestNode.join('.')} or newer is needed, and this is ${process.versions.node}: see https://nodejs.org/en/download.`,
+      `Node ${oldestNode.join('.')} or newer is needed, and this is ${process.versions.node}: README.md, Start, says how to get it.`,
     )
   }
   if (command === 'start' && !isRoot() && !hasNetAdmin()) {
@@ -209,6 +211,8 @@ async function needPackages() {
   }
   await step('installing npm packages', async () => {
     const args = ['--include=dev', '--no-audit', '--no-fund', '--loglevel=error']
+    // Without a network npm would wait for minutes before it says so.
+    args.push('--fetch-retry-mintimeout=1000', '--fetch-retry-maxtimeout=5000')
     // npm itself writes lock files that its `ci` refuses; `install` mends them.
     const isDone =
       (matches && (await run('npm', ['ci', ...args], {}, 'ignore')) === 0) ||
