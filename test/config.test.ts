@@ -90,6 +90,31 @@ t.test('OCSP is asked of files when there are some', async t => {
   ])
 })
 
+t.test('a directory has servers and a way to find users, or there is none', async t => {
+  t.equal(parseConfig('ldap: {timeoutSeconds: 3}', 'x').ldap, undefined)
+  const { ldap } = parseConfig(
+    "ldap: {servers: ['ldaps://[2001:db8::1]:3636'], bindAs: '{user}@ad.example', connections: 4}",
+    'x',
+  )
+  t.same(ldap, {
+    servers: ['ldaps://[2001:db8::1]:3636'],
+    usesStartTls: true,
+    bindAs: '{user}@ad.example',
+    groupAttribute: 'memberOf',
+    timeoutMs: 5000,
+    mostConnections: 4,
+  })
+  const problems = (text: string) => problemsOf(`ldap: {servers: ['ldap://a'], ${text}}`)
+  t.match(problems(''), [/expected bindAs or search/])
+  // The name of a mechanism of SASL would be one.
+  t.match(problems("bindAs: '{user}'"), [/ldap\.bindAs: expected a DN/])
+  t.match(problems("search: {base: dc=x, filter: '(uid=x)'}"), [/expected \{user\} in it/])
+  t.match(problems("search: {base: dc=x, filter: '(uid={user})', bindName: cn=x}"), [
+    /ldap\.search: expected bindName and bindPassword together/,
+  ])
+  t.match(problemsOf("ldap: {servers: ['http://a']}"), [/expected ldaps:/])
+})
+
 t.test('multilink is off as a whole, on with BAP, or on without', async t => {
   const multilinkOf = (text: string) => parseConfig(text, 'x').ppp.multilink
   t.equal(multilinkOf(''), undefined)

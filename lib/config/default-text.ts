@@ -222,6 +222,30 @@ radius:
     #   - {address: 10.0.0.10/32, secret: sixteen characters or more}
     clients: []
 
+# LDAP or Active Directory: who is not among the users above may prove itself there by PAP (auth.methods, or
+# eap.inner with ttls). Users are bound by name, or found first and then bound; their groups are for policies.
+ldap:
+  # The one that answered last is asked first.
+  #   - ldaps://dc1.corp.example.net
+  servers: []
+  # ldap:// goes through TLS all the same. Off: passwords in clear.
+  startTls: ${defaults.ldap.startTls}
+  # PEM file of the authority of these servers; without it the usual ones.
+  # authority: /etc/openras/ldap-ca.pem
+  # bindAs: uid={user},ou=people,dc=example,dc=net    # or {user}@corp.example.net
+  # search:
+  #   base: dc=corp,dc=example,dc=net
+  #   filter: (&(objectClass=user)(sAMAccountName={user}))
+  #   bindName: cn=vpn,cn=users,dc=corp,dc=example,dc=net
+  #   bindPassword: a long random text
+  # Of a user: its groups, by name or DN; and where groups name their users.
+  groupAttribute: ${defaults.ldap.groupAttribute}
+  # groupSearch: {base: 'ou=groups,dc=example,dc=net', filter: '(member={dn})'}
+  # For one user, over all servers.
+  timeoutSeconds: ${defaults.ldap.timeoutSeconds}
+  # Users who are judged at a time.
+  connections: ${defaults.ldap.connections}
+
 # Filters of packets by name, for policies and RADIUS: rules of RFC 4849. in is from the client. What no
 # rule matches has the opposite fate of the last.
 # filters:

@@ -105,6 +105,16 @@ export const defaults = {
     /** TLS conversations at a time. */
     conversations: 1000,
   },
+  ldap: {
+    servers: [],
+    /** What is not ldaps:// all the way. */
+    startTls: true,
+    /** Active Directory has it, and OpenLDAP with its overlay. */
+    groupAttribute: 'memberOf',
+    timeoutSeconds: 5,
+    /** Users who are judged at a time. */
+    connections: 32,
+  },
   user: {
     dialIn: 'permit',
     groups: [],

@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { logLevels } from '../core/log.ts'
 import { defaults } from './defaults.ts'
 import * as field from './fields.ts'
+import { ldapSchema } from './ldap-section.ts'
 import { multilinkSchema } from './multilink-section.ts'
 import { filtersSchema, policySchema } from './policies.ts'
 import { radiusSchema } from './radius-section.ts'
@@ -391,6 +392,7 @@ export const documentSchema = z
         .describe('How many may run TLS at a time'),
     }),
     radius: radiusSchema,
+    ldap: ldapSchema,
     users: z
       .array(user)
       .max(100_000)

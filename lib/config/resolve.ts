@@ -8,6 +8,7 @@ import { defaultControlSocketName } from './defaults.ts'
 import type { ConfigDocument } from './document.ts'
 import type { IpNetwork, Ipv4Range } from './fields.ts'
 import type { FilterRule } from './filter-rule.ts'
+import { type LdapConfig, resolveLdap } from './ldap-section.ts'
 import { type MultilinkConfig, resolveMultilink } from './multilink-section.ts'
 import { type Policy, resolveFilters, resolvePolicy } from './policies.ts'
 import type { PathKey } from './problems.ts'
@@ -154,6 +155,8 @@ export interface Config {
     readonly mostConversations: number
   }
   readonly radius: RadiusConfig
+  /** Absent: no directory is asked. */
+  readonly ldap?: LdapConfig
   /** Absent: the users are those of the database. */
   readonly users?: readonly UserConfig[]
   /** In their order. */
@@ -220,6 +223,7 @@ export function resolveConfig(document: ConfigDocument): Config {
   const { server, tun, sstp, ikev2, l2tp, pptp, ppp, auth, addresses, limits, log, state, nat } =
     document
   const serverName = server.name ?? hostname()
+  const ldap = resolveLdap(document.ldap)
   return {
     server: { name: serverName, listen: server.listen },
     tun: { name: tun.name, mtuBytes: tun.mtu, backend: tun.backend },
@@ -289,6 +293,7 @@ export function resolveConfig(document: ConfigDocument): Config {
     },
     eap: resolveEap(document.eap),
     radius: resolveRadius(document.radius),
+    ...(ldap !== undefined && { ldap }),
     ...(document.users !== undefined && { users: document.users.map(resolveUser) }),
     policies: document.policies.map(resolvePolicy),
     filters: resolveFilters(document.filters),

@@ -40,7 +40,10 @@ export function insecureChoices(config: Config): string[] {
     warnings.push('ikev2.legacyAlgorithms is on: MODP1024, SHA-1 and 3DES can be broken')
   }
   if (config.ikev2.isEnabled) warnings.push(...ikev2Choices(config.ikev2))
-  const { radius } = config
+  const { radius, ldap } = config
+  if (ldap?.usesStartTls === false && ldap.servers.some(url => url.startsWith('ldap:'))) {
+    warnings.push('ldap.startTls is off: whoever listens reads the passwords of users')
+  }
   if (
     radius.authentication.servers.some(
       one => one.tls === undefined && !one.needsMessageAuthenticator,

@@ -31,6 +31,7 @@ import { SstpListener, type SstpStatus } from '../sstp/index.ts'
 import { AddressService, type DhcpStatus } from './address-service.ts'
 import { makeBundles } from './bundles.ts'
 import { dhcpSettings } from './client-networks.ts'
+import { type DirectoryParts, makeDirectory } from './directory-service.ts'
 import { makeEapMethods, proofMethods } from './eap-methods.ts'
 import { Ikev2Service, loadIkeParts } from './ikev2-service.ts'
 import { insecureChoices } from './insecure-choices.ts'
@@ -72,6 +73,7 @@ export interface ReloadResult {
 const reloadable: readonly (keyof Config)[] = [
   'auth',
   'eap',
+  'ldap',
   'users',
   'policies',
   'filters',
@@ -97,6 +99,7 @@ export class Server {
   readonly #forwarding: Forwarding | undefined
   readonly #services: Mutable<CallServices>
   readonly #addresses: AddressService
+  #directory: ReturnType<typeof makeDirectory>
   readonly #radius: RadiusService
   readonly #onDeviceLost: (reason: string) => void
   #config: Config
@@ -155,6 +158,7 @@ export class Server {
       onLost: (address: number) => this.#loseAddress(address),
     }
     this.#addresses = new AddressService(config, addressServices, log)
+    this.#directory = makeDirectory(config, this.#directoryParts)
     this.#services = {
       ...parts,
       ...(bundles !== undefined && { bundles }),
@@ -249,6 +253,7 @@ export class Server {
     const ike = this.#ikev2 === undefined ? undefined : loadIkeParts(config)
     const applyL2tp = this.#l2tp?.prepare(config)
     const eapMethods = this.#makeEapMethods(config)
+    const directory = makeDirectory(config, this.#directoryParts)
     const before = this.#config
     const changed = changedParts(before, config)
     const applied: string[] = changed.filter(key => reloadable.includes(key))
@@ -257,8 +262,10 @@ export class Server {
       applied.push('certificates')
     }
     const held = { ...before }
-    for (const key of reloadable) Object.assign(held, { [key]: config[key] })
-    if (config.users === undefined) Reflect.deleteProperty(held, 'users')
+    for (const key of reloadable) {
+      if (config[key] === undefined) Reflect.deleteProperty(held, key)
+      else Object.assign(held, { [key]: config[key] })
+    }
     this.#config = {
       ...held,
       sstp: { ...held.sstp, certificates: config.sstp.certificates },
@@ -284,6 +291,7 @@ export class Server {
     if (!isSame(before.auth.lockout, config.auth.lockout)) {
       this.#lockout = new Lockout(config.auth.lockout, this.#clock)
     }
+    this.#directory = directory
     this.#services.authenticator = this.#makeAuthenticator()
     this.#services.settings = callSettings(this.#config)
     this.#setEap(eapMethods)
@@ -477,15 +485,19 @@ export class Server {
   }
 
   #makeAuthenticator(): Authenticator {
-    const { auth } = this.#config
-    const local = new LocalAuthenticator({
+    const { auth, eap } = this.#config
+    const parts = {
       users: this.#users,
-      methods: proofMethods(auth, this.#config.eap),
+      methods: proofMethods(auth, eap),
       lockout: this.#lockout,
-      totp: this.#totp,
-      log: this.#log,
-    })
-    return this.#radius.authenticator(auth.methods, local, this.#lockout)
+    }
+    const local = new LocalAuthenticator({ ...parts, totp: this.#totp, log: this.#log })
+    const beside = this.#directory?.({ ...parts, local }) ?? local
+    return this.#radius.authenticator(auth.methods, beside, this.#lockout)
+  }
+
+  get #directoryParts(): DirectoryParts {
+    return { clock: this.#clock, wheel: this.#wheel, log: this.#log }
   }
 
   #loseDevice(reason: string): void {
