@@ -11,7 +11,6 @@ import { CaseContext, type InteropCase } from './interop-case.ts'
 import { l2tpCases } from './l2tp-cases.ts'
 import { TestCa } from './lab/certificates.ts'
 import { Lab } from './lab/lab.ts'
-import { takePrecedence } from './lab/processor-time.ts'
 import { setUpLab } from './lab/setup.ts'
 import { policyCases } from './policy-cases.ts'
 import { pptpCases } from './pptp-cases.ts'
@@ -72,7 +71,6 @@ async function main(names: readonly string[]): Promise<number> {
     return 2
   }
   await setUpLab(say)
-  takePrecedence(process.pid)
   const running = chosen.slice(0, lanes).map(() => new Lane())
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.once(signal, () => {

@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { stringify } from 'yaml'
 import { SystemError } from '../../lib/core/errors.ts'
 import { address, type Lab, tunnel } from './lab/lab.ts'
+import { takePrecedence } from './lab/processor-time.ts'
 import { projectFolder } from './lab/setup.ts'
 
 const program = join(projectFolder, 'dist/bin/openras.js')
@@ -72,8 +73,11 @@ export class ServerProcess {
     const args = ['netns', 'exec', this.#lab.server, process.execPath, program, 'serve']
     const child = spawn('ip', [...args, '--config', this.#config], {
       stdio: ['ignore', log, log],
+      // A session of its own, so that its precedence is not that of whoever runs the suite.
+      detached: true,
     })
     closeSync(log)
+    if (child.pid !== undefined) takePrecedence(child.pid)
     this.#process = child
     for (let waitedMs = 0; waitedMs < startTimeoutMs; waitedMs += 200) {
       if (child.exitCode !== null) break
