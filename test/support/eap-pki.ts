@@ -15,7 +15,8 @@ export interface EapPki {
 const upn = 'otherName:1.3.6.1.4.1.311.20.2.3;UTF8:alice@ad.example'
 const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
 
-export function makeEapPki(): EapPki {
+/** `more` are other names of the server. */
+export function makeEapPki(...more: string[]): EapPki {
   const folder = mkdtempSync(join(tmpdir(), 'openras-eap-'))
   const run = (...args: string[]) => execFileSync('openssl', args, { cwd: folder, stdio: 'pipe' })
   const root = (name: string) =>
@@ -64,7 +65,7 @@ export function makeEapPki(): EapPki {
   }
   root('ca')
   root('other')
-  issue('server', 'ca', 'vpn.test', 'serverAuth', 'DNS:vpn.test')
+  issue('server', 'ca', 'vpn.test', 'serverAuth', ['DNS:vpn.test', ...more].join())
   issue('client', 'ca', 'Alice Liddell', 'clientAuth', `email:a.liddell@mail.example,${upn}`)
   issue('nobody', 'ca', 'nobody', 'clientAuth', 'email:nobody@mail.example')
   issue('revoked', 'ca', 'alice', 'clientAuth', 'email:alice@mail.example')
