@@ -79,6 +79,23 @@ function run(command, args, env = {}, output = 2) {
   })
 }
 
+/** Runs a command without output; resolves to its exit code and what it said on standard error. */
+function listenTo(command, args) {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, { cwd: root, stdio: ['ignore', 'ignore', 'pipe'] })
+    let said = ''
+    child.stderr.setEncoding('utf8').on('data', text => {
+      said += text
+    })
+    child.on('error', reject)
+    child.on('close', code => resolve({ code, said }))
+  })
+}
+
+/** What npm calls a registry that it cannot talk to. */
+const networkFaults =
+  /\b(EAI_AGAIN|ENOTFOUND|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH)\b/
+
 function isRoot() {
   return process.getuid?.() === 0
 }
@@ -211,16 +228,20 @@ async function needPackages() {
   }
   await step('installing npm packages', async () => {
     const args = ['--include=dev', '--no-audit', '--no-fund', '--loglevel=error']
-    // Without a network npm would wait for minutes before it says so.
-    args.push('--fetch-retry-mintimeout=1000', '--fetch-retry-maxtimeout=5000')
+    // Without a network npm asks for every package thrice before it says so. Registries without `ping` refuse it.
+    const ping = await listenTo('npm', ['ping', '--fetch-retries=0', '--loglevel=error'])
+    const fault = networkFaults.exec(ping.said)
+    if (fault !== null) {
+      throw new SetupError(
+        `npm cannot reach its registry (${fault[0]}): check the network with "npm ping", then run it again.`,
+      )
+    }
     // npm itself writes lock files that its `ci` refuses; `install` mends them.
     const isDone =
       (matches && (await run('npm', ['ci', ...args], {}, 'ignore')) === 0) ||
       (await run('npm', ['install', ...args])) === 0
     if (!isDone) {
-      throw new SetupError(
-        'npm could not install the packages: check that the registry can be reached (npm ping), then run it again.',
-      )
+      throw new SetupError('npm could not install the packages; what it says of it is above.')
     }
     await giveToOwner('node_modules')
   })
