@@ -1,12 +1,12 @@
 /**
  * One ISAKMP SA with its quick mode exchanges and the ESP SAs that came of them, for both roles: RFC
- * 2408, 2409, 3706, 3947. Main mode is in `phase1.ts`, quick mode in `quick-mode-exchange.ts`; here
- * are headers, encryption, hashes over messages, repetition, informational exchanges and time.
+ * 2408, 2409, 3706, 3947. Main mode is in `phase1.ts`, quick mode in `quick-mode-exchange.ts`, the rest
+ * in `informational.ts`; here are headers, encryption, hashes over messages, repetition and time.
  *
  * Everything that arrives is judged by its place: unprotected messages count only while phase 1 is
  * being negotiated, and an unprotected notification or delete never counts.
  */
-import { equalBytes, toHex, u32 } from '../core/bytes.ts'
+import { equalBytes, toHex } from '../core/bytes.ts'
 import type { DisconnectCause } from '../core/disconnect-cause.ts'
 import { assertNever } from '../core/errors.ts'
 import { WireFault } from '../core/faults.ts'
@@ -19,10 +19,10 @@ import { isFirstMessage, isOfPhase1, noCookie } from './cookies.ts'
 import { DeadPeerDetection, defaultDpdAfterMs } from './dead-peer-detection.ts'
 import type { Child, IsakmpEvent, IsakmpInput } from './event.ts'
 import { Reassembly } from './fragments.ts'
+import { type InformationalHost, Informationals } from './informational.ts'
 import type { IsakmpOptions } from './isakmp-options.ts'
 import { IsakmpWriter, notification } from './isakmp-writer.ts'
 import type { MainModeState } from './main-mode.ts'
-import { openCounted } from './message.ts'
 import { type CookiePair, isSamePath, noPath, type Path } from './path.ts'
 import { Phase1 } from './phase1.ts'
 import { spiBytes } from './quick-mode-exchange.ts'
@@ -36,12 +36,11 @@ import {
   type IsakmpHeader,
   parseHeader,
 } from './wire/header.ts'
-import { ExchangeType, NotifyType, notifyName, PayloadType, ProtocolId } from './wire/numbers.ts'
-import { type PayloadOf, parsePayloads } from './wire/payload.ts'
+import { ExchangeType, NotifyType, PayloadType, ProtocolId } from './wire/numbers.ts'
+import { parsePayloads } from './wire/payload.ts'
 
-/** Implementation constants. */
+/** Implementation constant. */
 const halfOpenMs = 30_000
-const keptMessageIds = 256
 
 type TimerName = 'half-open' | 'soft' | 'hard'
 
@@ -52,10 +51,10 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
   readonly #ownCookie: Uint8Array
   readonly #children: ChildStore
   readonly #quickModes: QuickModes
+  readonly #informationals: Informationals
   readonly #dpd: DeadPeerDetection
   readonly #writer: IsakmpWriter
   readonly #replies = new ReplyCache()
-  readonly #messageIds = new Set<number>()
   readonly #repetitions = new Repetitions()
   readonly #reassembly = new Reassembly()
   #phase1: Phase1 | undefined
@@ -99,6 +98,13 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
       this.#repetitions,
       this.#children,
     )
+    const parts = {
+      writer: this.#writer,
+      dpd: this.#dpd,
+      quickModes: this.#quickModes,
+      children: this.#children,
+    }
+    this.#informationals = new Informationals(options, this.#makeInformationalHost(), parts)
   }
 
   get state(): MainModeState {
@@ -284,7 +290,7 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
         return false
       case ExchangeType.informational:
         if (isEncrypted && phase1.state === 'established') {
-          return this.#receiveInformational(header, message, phase1, path)
+          return this.#informationals.receive(header, message, phase1, path)
         }
         // Anybody can send these: never acted upon (RFC 2408 §5.15 leaves it open).
         this.#options.counters.count('ikev1-unprotected-informational')
@@ -353,91 +359,20 @@ export class IsakmpMachine implements Machine<IsakmpInput, IsakmpEvent> {
     this.#outbox.event({ type: 'child-down', inboundSpi, outboundSpi, by, detail })
   }
 
-  // Informational exchanges
-
-  #receiveInformational(
-    header: IsakmpHeader,
-    message: Uint8Array,
-    phase1: Phase1,
-    path: Path,
-  ): boolean {
-    const { keys } = phase1
-    const { messageId } = header
-    if (keys === undefined || messageId === 0) return false
-    if (this.#messageIds.has(messageId)) {
-      this.#options.counters.count('ikev1-replay')
-      return false
-    }
-    const chain = phase1.exchangeChain(messageId)
-    if (chain === undefined) return false
-    const payloads = openCounted(
-      header,
-      message,
-      chain,
-      rest => keys.messageHash(messageId, rest),
-      this.#options,
-    )
-    if (payloads === undefined) return false
-    this.#messageIds.add(messageId)
-    for (const oldest of this.#messageIds) {
-      if (this.#messageIds.size <= keptMessageIds) break
-      this.#messageIds.delete(oldest)
-    }
-    this.#authentic(path)
-    for (const payload of payloads) {
-      if (payload.type === 'N') this.#receiveNotify(payload)
-      else if (payload.type === 'D') this.#receiveDelete(payload, phase1)
-      if (this.#isClosed) break
-    }
-    return true
-  }
-
-  #receiveNotify(notify: PayloadOf<'N'>): void {
-    const { notifyType } = notify
-    switch (notifyType) {
-      case NotifyType['R-U-THERE']:
-        this.#writer.informational([
-          notification(
-            ProtocolId.isakmp,
-            NotifyType['R-U-THERE-ACK'],
-            this.#writer.cookieSpi(),
-            notify.data,
-          ),
-        ])
-        return
-      case NotifyType['R-U-THERE-ACK']:
-        // The message is authentic, so the peer lives; an old number is only worth a count.
-        if (!this.#dpd.isAnswer(notify.data)) {
-          this.#options.counters.count('ikev1-dpd-old-sequence')
-        }
-        return
-      case NotifyType['INITIAL-CONTACT']:
-        this.#outbox.event({ type: 'initial-contact' })
-        return
-      default:
-        break
-    }
-    // RFC 2408 §3.14.1: below 16384 are errors. Without an SPI it means the one that waits.
-    if (notifyType < 16_384) this.#quickModes.refused(notifyName(notifyType))
-    this.#outbox.event({ type: 'notified', notifyType, name: notifyName(notifyType) })
-  }
-
-  #receiveDelete(payload: PayloadOf<'D'>, phase1: Phase1): void {
-    if (payload.protocolId === ProtocolId.isakmp) {
-      const own = this.#writer.cookieSpi()
-      if (!payload.spis.some(spi => equalBytes(spi, own))) return
-      this.#isClosedByPeer = true
-      this.#writer.silence()
-      phase1.close('user-request', 'deleted by the peer')
-      return
-    }
-    if (payload.protocolId !== ProtocolId.esp) return
-    for (const spi of payload.spis) {
-      if (spi.length !== 4) continue
-      const outboundSpi = u32(spi, 0)
-      const child = this.#children.findByOutboundSpi(outboundSpi)
-      if (child === undefined) this.#outbox.event({ type: 'foreign-delete', outboundSpi })
-      else this.#dropChild(child.inboundSpi, 'peer', 'deleted by the peer')
+  #makeInformationalHost(): InformationalHost {
+    const machine = this
+    return {
+      get isClosed() {
+        return machine.#isClosed
+      },
+      authentic: path => this.#authentic(path),
+      event: event => this.#outbox.event(event),
+      deleted: phase1 => {
+        this.#isClosedByPeer = true
+        this.#writer.silence()
+        phase1.close('user-request', 'deleted by the peer')
+      },
+      childDeleted: inboundSpi => this.#dropChild(inboundSpi, 'peer', 'deleted by the peer'),
     }
   }
 
