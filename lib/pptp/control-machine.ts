@@ -15,6 +15,7 @@ import { faultName, WireFault } from '../core/faults.ts'
 import { type Machine, Outbox, type Output, type Timeout } from '../core/machine.ts'
 import { TimerTable } from '../core/timers.ts'
 import { CallTable, type ControlCall } from './call-table.ts'
+import { type ControlSettings, type ControlTiming, defaultTiming } from './control-settings.ts'
 import { type ControlState, controlTable } from './control-table.ts'
 import { causeOfDisconnect, disconnectResultOf } from './disconnect-code.ts'
 import type { ControlEvent, ControlInput } from './event.ts'
@@ -48,42 +49,6 @@ const STOP_MS = 3_000
 export const WINDOW_PACKETS = 64
 /** A speed means nothing in a tunnel; it must lie between what the client asked for. */
 const CONNECT_BPS = 100_000_000
-
-export interface ControlTiming {
-  readonly setupMs: number
-  readonly partialMs: number
-  readonly idleMs: number
-  readonly callReplyMs: number
-}
-
-const defaultTiming: ControlTiming = {
-  setupMs: 10_000,
-  partialMs: 10_000,
-  idleMs: 30_000,
-  callReplyMs: 30_000,
-}
-
-/** What a client says of itself where clients differ. */
-export interface ClientHabits {
-  readonly firmwareRevision?: number
-  readonly maxChannels?: number
-  readonly vendorName?: string
-  readonly framing?: number
-  readonly bearer?: number
-  readonly windowPackets?: number
-  readonly minimumBps?: number
-  readonly maximumBps?: number
-}
-
-export interface ControlSettings {
-  readonly role: 'server' | 'client'
-  readonly hostName: string
-  readonly maxCalls: number
-  readonly timing?: Partial<ControlTiming>
-  readonly habits?: ClientHabits
-  /** A call id that no live call of ours has, 1 to 65,535; 0 when there is none. */
-  takeCallId(): number
-}
 
 type TimerName = 'setup' | 'partial' | 'idle' | 'echo' | 'stop'
 

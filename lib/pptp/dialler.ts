@@ -12,7 +12,7 @@ import type { TimerWheel, WheelEntry } from '../core/timers.ts'
 import type { Dataplane, PacketSocket } from '../dataplane/index.ts'
 import type { LinkFactory } from '../ppp/carrier.ts'
 import { ControlConnection } from './control-connection.ts'
-import type { ClientHabits } from './control-machine.ts'
+import type { ClientHabits } from './control-settings.ts'
 import { GreHub } from './gre-hub.ts'
 
 const CONNECT_MS = 30_000

@@ -1,5 +1,5 @@
 /** PPTP for those who compose the server: the listener, the dialler and what they speak of. */
-export type { ClientHabits } from './control-machine.ts'
+export type { ClientHabits } from './control-settings.ts'
 export {
   type DialledCall,
   PptpDialler,
