@@ -139,7 +139,7 @@ export class Bundle<Owner = undefined> implements PacketSink {
 
   /** What passes over any of the links alone: it may be the last. */
   get mtuBytes(): number {
-    let mtuBytes = this.#carrying.length === 0 ? 0 : this.agreement.peerMrruBytes
+    let mtuBytes = this.agreement.peerMrruBytes
     for (const { sink } of this.#carrying) mtuBytes = Math.min(mtuBytes, sink.mtuBytes)
     return mtuBytes
   }
