@@ -10,7 +10,6 @@ import type { FlowResult, PacketResult } from './iperf.ts'
 import { OpenvpnPeer } from './peers/openvpn.ts'
 import { PrototypePeer } from './peers/prototype.ts'
 import { StrongswanPeer } from './peers/strongswan.ts'
-import { StrongswanClientPeer } from './peers/strongswan-client.ts'
 import { median } from './statistics.ts'
 
 /** Sockets drain before the next contender runs. */
@@ -63,7 +62,7 @@ async function bothSides(
   strongswan: StrongswanPeer | undefined,
 ): Promise<void> {
   const say = (text: string) => context.say(text)
-  const mixed = await startPeer(say, () => StrongswanClientPeer.start(say))
+  const mixed = await startPeer(say, () => StrongswanPeer.startClient(say))
   const contenders = new Map<string, Contender>([['ours-both', pair]])
   if (mixed !== undefined) contenders.set('ours-strongswan', mixed)
   if (strongswan !== undefined) contenders.set('strongswan-both', strongswan)
