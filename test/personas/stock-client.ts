@@ -4,15 +4,7 @@
  * entry in `complaints`.
  */
 import { createHash } from 'node:crypto'
-import {
-  concatBytes,
-  copyBytes,
-  equalBytes,
-  fromHex,
-  toHex,
-  utf8,
-  utf8Text,
-} from '../../lib/core/bytes.ts'
+import { concatBytes, copyBytes, fromHex, toHex, utf8, utf8Text } from '../../lib/core/bytes.ts'
 import { formatIpv4, formatIpv6 } from '../../lib/core/ip-address.ts'
 import { randomBytes, SeededRandom } from '../../lib/core/random.ts'
 import { higherLayerKey, serverKeysOf } from '../../lib/crypto/mppe-keys.ts'
@@ -35,13 +27,7 @@ import {
 } from '../../lib/ppp/wire/control-packet.ts'
 import { encodeFrame, PppProtocol, peel } from '../../lib/ppp/wire/frame.ts'
 import { authenticationOf, authenticationOptionOf } from '../../lib/ppp/wire/lcp-options.ts'
-import {
-  encodeOptions,
-  isSameOption,
-  type Option,
-  parseOptions,
-  u32OfOption,
-} from '../../lib/ppp/wire/option.ts'
+import { encodeOptions, type Option, parseOptions, u32OfOption } from '../../lib/ppp/wire/option.ts'
 import { encodePapRequest, PapCode } from '../../lib/ppp/wire/pap.ts'
 import { callConnectedBytes } from '../../lib/sstp/crypto-binding.ts'
 import type { Message, MessageName } from '../../lib/sstp/wire/message.ts'
@@ -49,16 +35,9 @@ import { icmp, udp } from '../dataplane/packets.ts'
 import { eventually } from '../support/dial-in.ts'
 import type { AuthenticationName, OptionText, Persona } from './personas.ts'
 import { RawCall } from './raw-call.ts'
+import { StockLayer } from './stock-layer.ts'
 
 type Protocol = 'lcp' | 'ipcp' | 'ipv6cp'
-
-/** One protocol that negotiates options: our request and theirs. */
-interface Layer {
-  options: Option[]
-  identifier: number
-  isAcked: boolean
-  hasAcked: boolean
-}
 
 export interface StockClientOptions {
   readonly port: number
@@ -101,7 +80,7 @@ export class StockClient {
   isBound = false
   readonly #options: StockClientOptions
   readonly #random = new SeededRandom(77)
-  readonly #layers: Record<Protocol, Layer>
+  readonly #layers: Record<Protocol, StockLayer>
   readonly #identifiers = new Map<string, number>()
   #nonce: Uint8Array = new Uint8Array(32)
   #agreed: AuthenticationName | undefined
@@ -113,8 +92,11 @@ export class StockClient {
     this.persona = persona
     this.call = call
     this.#options = options
-    const layer = (): Layer => ({ options: [], identifier: -1, isAcked: false, hasAcked: false })
-    this.#layers = { lcp: layer(), ipcp: layer(), ipv6cp: layer() }
+    this.#layers = {
+      lcp: new StockLayer('lcp'),
+      ipcp: new StockLayer('ipcp'),
+      ipv6cp: new StockLayer('ipv6cp'),
+    }
     call.listen({
       control: message => this.#control(message),
       frame: bytes => this.#frame(bytes),
@@ -309,42 +291,18 @@ export class StockClient {
   /** RFC 1661 §5.1 to §5.4 for any of the three. */
   #negotiate(protocol: Protocol, code: number, identifier: number, data: Uint8Array): void {
     const layer = this.#layers[protocol]
-    const options = parseOptions(data)
-    const wasOpen = this.#isOpen(protocol)
-    switch (code) {
-      case ControlCode.configureRequest:
-        if (wasOpen) {
-          if (protocol === 'lcp') this.#restart()
-          layer.isAcked = false
-          layer.hasAcked = false
-          this.#request(protocol)
-        }
-        this.#judge(protocol, identifier, options, data)
-        break
-      case ControlCode.configureAck:
-        if (identifier !== layer.identifier) return
-        if (!equalBytes(data, encodeOptions(layer.options))) {
-          this.complaints.push(`${protocol}: an Ack that is not our request`)
-        }
-        layer.isAcked = true
-        break
-      case ControlCode.configureNak:
-        if (identifier !== layer.identifier) return
-        layer.options = layer.options.map(
-          option => options.find(({ type }) => type === option.type) ?? option,
-        )
+    const wasOpen = layer.isOpen
+    if (code === ControlCode.configureRequest) {
+      if (wasOpen) {
+        if (protocol === 'lcp') this.#restart()
+        layer.isAcked = false
+        layer.hasAcked = false
         this.#request(protocol)
-        return
-      case ControlCode.configureReject:
-        if (identifier !== layer.identifier) return
-        if (!options.every(one => layer.options.some(own => isSameOption(own, one)))) {
-          this.complaints.push(`${protocol}: a Reject of what we did not ask for`)
-        }
-        layer.options = layer.options.filter(own => !options.some(one => isSameOption(own, one)))
-        this.#request(protocol)
-        return
-      default:
-        this.complaints.push(`${protocol}: code ${code}`)
+      }
+      this.#judge(protocol, identifier, parseOptions(data), data)
+    } else {
+      const complain = (what: string) => this.complaints.push(what)
+      if (layer.heard(code, identifier, data, complain) === 'again') this.#request(protocol)
     }
     if (!wasOpen && this.#isOpen(protocol)) this.#opened(protocol)
   }
@@ -533,8 +491,7 @@ export class StockClient {
   }
 
   #isOpen(protocol: Protocol): boolean {
-    const { isAcked, hasAcked } = this.#layers[protocol]
-    return isAcked && hasAcked
+    return this.#layers[protocol].isOpen
   }
 }
 

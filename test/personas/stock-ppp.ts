@@ -2,14 +2,7 @@
  * The PPP of a stock client over any tunnel: answers what it is asked and otherwise asks for what its
  * data say. It shares codecs with the server, and no state machine.
  */
-import {
-  concatBytes,
-  copyBytes,
-  equalBytes,
-  fromHex,
-  utf8,
-  utf8Text,
-} from '../../lib/core/bytes.ts'
+import { concatBytes, copyBytes, fromHex, utf8, utf8Text } from '../../lib/core/bytes.ts'
 import { randomBytes, SeededRandom } from '../../lib/core/random.ts'
 import { serverKeysOf } from '../../lib/crypto/mppe-keys.ts'
 import {
@@ -32,14 +25,9 @@ import {
 } from '../../lib/ppp/wire/control-packet.ts'
 import { encodeFrame, PppProtocol, peel } from '../../lib/ppp/wire/frame.ts'
 import { authenticationOf, authenticationOptionOf } from '../../lib/ppp/wire/lcp-options.ts'
-import {
-  encodeOptions,
-  isSameOption,
-  type Option,
-  parseOptions,
-  u32OfOption,
-} from '../../lib/ppp/wire/option.ts'
+import { encodeOptions, type Option, parseOptions, u32OfOption } from '../../lib/ppp/wire/option.ts'
 import type { OptionText } from './personas.ts'
+import { StockLayer } from './stock-layer.ts'
 import { type StockEncryption, StockMppe } from './stock-mppe.ts'
 
 type Protocol = 'lcp' | 'ccp' | 'ipcp' | 'ipv6cp'
@@ -74,22 +62,6 @@ export interface StockPppOptions {
   linkUp?(): void
 }
 
-interface Layer {
-  options: Option[]
-  identifier: number
-  isAcked: boolean
-  hasAcked: boolean
-  tries: number
-  dueMs: number
-}
-
-function newLayer(): Layer {
-  return {
-    ...{ options: [], identifier: -1, isAcked: false, hasAcked: false },
-    ...{ tries: 0, dueMs: Number.POSITIVE_INFINITY },
-  }
-}
-
 export class StockPpp {
   address = 0
   /** Text of a CHAP Failure. */
@@ -103,7 +75,7 @@ export class StockPpp {
   readonly #options: StockPppOptions
   readonly #random = new SeededRandom(78)
   readonly #networks: StockNetworks
-  readonly #layers: Record<Protocol, Layer>
+  readonly #layers: Record<Protocol, StockLayer>
   readonly #interfaceId = fromHex('021a4bfffe00c0de')
   readonly #magic = fromHex('5eed1e55')
   #identifier = 0
@@ -115,7 +87,12 @@ export class StockPpp {
   constructor(options: StockPppOptions) {
     this.#options = options
     this.#networks = options.networks ?? (options.speaksIpv6 ? ['ipv6cp', 'ipcp'] : ['ipcp'])
-    this.#layers = { lcp: newLayer(), ccp: newLayer(), ipcp: newLayer(), ipv6cp: newLayer() }
+    this.#layers = {
+      lcp: new StockLayer('lcp'),
+      ccp: new StockLayer('ccp'),
+      ipcp: new StockLayer('ipcp'),
+      ipv6cp: new StockLayer('ipv6cp'),
+    }
   }
 
   get isUp(): boolean {
@@ -217,34 +194,12 @@ export class StockPpp {
 
   #negotiate(protocol: Protocol, code: number, identifier: number, data: Uint8Array): void {
     const layer = this.#layers[protocol]
-    const options = parseOptions(data)
-    const wasOpen = this.#isOpen(protocol)
+    const wasOpen = layer.isOpen
     if (code === ControlCode.configureRequest) {
-      this.#judge(protocol, identifier, options, data)
-    } else if (identifier !== layer.identifier) return
-    switch (code) {
-      case ControlCode.configureRequest:
-        break
-      case ControlCode.configureAck:
-        if (!equalBytes(data, encodeOptions(layer.options))) {
-          this.#options.complain(`${protocol}: an Ack that is not our request`)
-        }
-        layer.isAcked = true
-        layer.dueMs = Number.POSITIVE_INFINITY
-        break
-      case ControlCode.configureNak:
-        layer.options = layer.options.map(
-          option => options.find(({ type }) => type === option.type) ?? option,
-        )
-        this.#request(protocol)
-        return
-      case ControlCode.configureReject:
-        // With all of them rejected an empty request is left, which must be acknowledged.
-        layer.options = layer.options.filter(own => !options.some(one => isSameOption(own, one)))
-        this.#request(protocol)
-        return
-      default:
-        this.#options.complain(`${protocol}: code ${code}`)
+      this.#judge(protocol, identifier, parseOptions(data), data)
+    } else {
+      const complain = (what: string) => this.#options.complain(what)
+      if (layer.heard(code, identifier, data, complain) === 'again') this.#request(protocol)
     }
     if (!wasOpen && this.#isOpen(protocol)) this.#opened(protocol)
   }
@@ -278,7 +233,7 @@ export class StockPpp {
     if (protocol === 'ccp' || protocol === 'lcp') this.mppe = undefined
     if (protocol === 'lcp') {
       this.#response = undefined
-      for (const network of this.#networks) this.#layers[network] = newLayer()
+      for (const network of this.#networks) this.#layers[network] = new StockLayer(network)
     }
     this.#layers[protocol].hasAcked = false
     this.#request(protocol)
@@ -381,7 +336,6 @@ export class StockPpp {
   }
 
   #isOpen(protocol: Protocol): boolean {
-    const { isAcked, hasAcked } = this.#layers[protocol]
-    return isAcked && hasAcked
+    return this.#layers[protocol].isOpen
   }
 }
