@@ -188,7 +188,7 @@ export class Connection {
 
   addAssociation(isInitiator: boolean, localSpi: Uint8Array): Association {
     const association = new Association(this.#associationCount++, isInitiator, localSpi)
-    this.associations = [...this.associations, association]
+    this.associations = this.associations.concat(association)
     this.emit({ type: 'spi-added', localSpi, isInitiatorSpi: isInitiator })
     return association
   }
@@ -254,7 +254,7 @@ export class Connection {
   }
 
   addChild(child: ChildSa): void {
-    this.children = [...this.children, child]
+    this.children = this.children.concat(child)
   }
 
   removeChild(child: ChildSa, reason: ChildDownReason): void {

@@ -114,7 +114,7 @@ export class EspTunnel implements PacketSink, EspOwner {
 
   /** From now on the child is heard; `activate` lets it speak. */
   add(child: EspChild): void {
-    this.#children = [...this.#children, child]
+    this.#children = this.#children.concat(child)
     this.#database.add(child.inbound, this)
   }
 

@@ -33,14 +33,14 @@ const NONCE_BYTES = 32
 
 /** What a Child SA with a peer that has this grant may carry. */
 export function permittedBy(grant: Grant): SelectorPair {
-  const remote: TrafficSelector[] = [...(grant.remoteSelectors ?? [])]
+  const own: TrafficSelector[] = []
   if (grant.ipv4Address !== undefined) {
     const address = new Uint8Array(4)
     putU16(address, putU16(address, 0, grant.ipv4Address >>> 16), grant.ipv4Address & 0xffff)
-    remote.push(hostSelector(address))
+    own.push(hostSelector(address))
   }
-  if (grant.ipv6Address !== undefined) remote.push(ipv6Selector(maskedIpv6(grant.ipv6Address)))
-  return { local: grant.localSelectors, remote }
+  if (grant.ipv6Address !== undefined) own.push(ipv6Selector(maskedIpv6(grant.ipv6Address)))
+  return { local: grant.localSelectors, remote: own.concat(grant.remoteSelectors ?? []) }
 }
 
 function maskedIpv6(network: { address: Uint8Array; prefixLength: number }) {
