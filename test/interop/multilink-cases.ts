@@ -33,6 +33,21 @@ async function pings(guest: Guest): Promise<void> {
   }
 }
 
+/**
+ * The first of the tunnels breaks while packets flow. Its pppd stays: the kernel's bundle is that process's,
+ * which holds on to it while another link is up.
+ */
+async function loseFirstLink(guest: Guest): Promise<void> {
+  const output = await inGuest(
+    guest,
+    `ping -i 0.1 -c 100 -W 2 -s 1200 ${tunnel.server} >/out/ping.log & running=$!
+     sleep 3; kill $(pgrep -P $(pgrep -P $(cat /run/client.pid))) || exit 1
+     wait $running; cat /out/ping.log; grep -q 'icmp_seq=100 ' /out/ping.log`,
+  )
+  const received = Number(/(\d+) received/.exec(output)?.[1] ?? 0)
+  expect(received >= 60, `only ${received} of 100 answers while the first link broke`)
+}
+
 interface SessionView {
   readonly bundle?: { readonly links: readonly unknown[] }
 }
@@ -76,6 +91,17 @@ const pptpMultilink: InteropCase = {
           guest,
           'kill $(cat /run/client-link.pid); for i in $(seq 50); do kill -0 $(cat /run/client-link.pid) 2>/dev/null || exit 0; sleep 0.2; done; exit 1',
         )
+        await pings(guest)
+        const counts = linkCount()
+        expect(counts.length === 1 && counts[0] === 1, `links of sessions: ${counts.join()}`)
+      })
+      await context.check(`a third call joins, ${title}`, async () => {
+        await addLink(guest, options)
+        const counts = linkCount()
+        expect(counts.length === 1 && counts[0] === 2, `links of sessions: ${counts.join()}`)
+      })
+      await context.check(`the first call breaks, and the pings go on, ${title}`, async () => {
+        await loseFirstLink(guest)
         await pings(guest)
         const counts = linkCount()
         expect(counts.length === 1 && counts[0] === 1, `links of sessions: ${counts.join()}`)

@@ -1,5 +1,5 @@
 # pptp-link.sh SERVER USER PASSWORD OPTION...: one more PPTP call of this client, to be a link of the bundle
-# that its first call leads. Waits until pppd says that it has joined.
+# that its first call began. Waits until pppd says that it has joined.
 . /lab/ppp.sh
 server=$1 user=$2 password=$3
 shift 3
