@@ -5,6 +5,8 @@ export interface ByteStream {
    * was destroyed. `bytes` must not change before that.
    */
   write(bytes: Uint8Array, callback: () => void): unknown
+  /** As `write`, where more will be written in this turn of the event loop. Absent where that is nothing special. */
+  writeOn?(bytes: Uint8Array, callback: () => void): unknown
   /** Sends what is queued, then says that no more comes. */
   end(): unknown
   /** Drops the connection; callbacks of pending writes still come. */

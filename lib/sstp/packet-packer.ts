@@ -76,7 +76,7 @@ export class PacketPacker implements PacketSink {
       return noRoom
     }
     if (this.#slotAt !== none && this.#slotEnd - this.#writeAt < this.#headerBytes + lengthBytes) {
-      this.flush()
+      this.#write(this.#mayTakeSlot)
     }
     if (this.#slotAt === none && !this.#takeSlot()) {
       this.droppedNoRoom++
@@ -112,6 +112,11 @@ export class PacketPacker implements PacketSink {
   }
 
   flush(): void {
+    this.#write(false)
+  }
+
+  /** Hands the slot to the stream; `isMore`: a packet waits for the next one. */
+  #write(isMore: boolean): void {
     const at = this.#slotAt
     if (at === none) return
     this.#slotAt = none
@@ -125,16 +130,24 @@ export class PacketPacker implements PacketSink {
       this.#memory.bytes.byteOffset + at,
       length,
     )
-    this.#stream.write(view, () => this.#give(at))
+    const stream = this.#stream
+    const left = () => this.#give(at)
+    if (isMore && stream.writeOn !== undefined) stream.writeOn(view, left)
+    else stream.write(view, left)
   }
 
   /**
    * Dynamic threshold: a call may hold as many slots as half of those that are free, so a few slow
    * readers may hold many, and a hundred of them may hold few each, but never all.
    */
+  get #mayTakeSlot(): boolean {
+    const { freeCount } = this.#slots
+    const fairShare = Math.min(this.#maxSlots, freeCount >>> 1)
+    return freeCount > 0 && this.heldSlots < Math.max(MIN_SLOTS, fairShare)
+  }
+
   #takeSlot(): boolean {
-    const fairShare = Math.min(this.#maxSlots, this.#slots.freeCount >>> 1)
-    if (this.heldSlots >= Math.max(MIN_SLOTS, fairShare)) return false
+    if (!this.#mayTakeSlot) return false
     const at = this.#slots.take()
     if (at < 0) return false
     this.heldSlots++

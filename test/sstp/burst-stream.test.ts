@@ -156,6 +156,21 @@ t.test('three frames that are written at the same time do not end in one record'
   t.same(counts(), [2, 1])
 })
 
+t.test('what more follows leaves at once, with what waited, and the end does not', async t => {
+  const { burst, counts, turns, idle } = setUp()
+  const left: number[] = []
+  burst.writeOn(frames(5, 9, 1), () => left.push(1))
+  t.same(counts(), [5])
+  burst.write(frames(3, 9, 2), () => left.push(2))
+  turns.settle()
+  t.same(counts(), [5], 'a write is under way')
+  burst.writeOn(frames(4, 9, 3), () => left.push(3))
+  burst.write(frames(2, 9, 4), () => left.push(4))
+  idle()
+  t.same(counts(), [5, 7, 1, 1])
+  t.same(left, [1, 2, 3, 4])
+})
+
 t.test('while bursts follow each other there is one record for each', async t => {
   const { burst, counts, turn, idle } = setUp()
   for (let i = 0; i < 20; i++) {
@@ -176,15 +191,20 @@ t.test('however bursts come, a client that reads frame by frame has all of them'
     count: fc.integer({ min: 1, max: 12 }),
     bodyBytes: fc.integer({ min: 0, max: 60 }),
     turns: fc.integer({ min: 0, max: 5 }),
+    isMore: fc.boolean(),
   })
   fc.assert(
     fc.property(fc.array(write, { minLength: 1, maxLength: 30 }), writes => {
       const { stream, burst, turn, idle } = setUp()
       const called: number[] = []
       const written: Uint8Array[] = []
-      for (const [mark, { count, bodyBytes, turns }] of writes.entries()) {
+      for (const [mark, { count, bodyBytes, turns, isMore }] of writes.entries()) {
         const bytes = frames(count, bodyBytes, mark)
         written.push(bytes)
+        if (isMore && mark < writes.length - 1) {
+          burst.writeOn(bytes, () => called.push(mark))
+          continue
+        }
         burst.write(bytes, () => called.push(mark))
         let isBusy = true
         for (let i = 0; i < turns; i++) isBusy = turn()
