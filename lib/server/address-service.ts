@@ -80,7 +80,8 @@ export class AddressService implements Ipv4Leases, WheelEntry {
       reserved: services.fixedAddresses,
       isRequestable: addresses.isRequestable,
     })
-    if (addresses.isProbed) {
+    // Without an interface nobody beside us sees what has these addresses.
+    if (addresses.isProbed && config.tun.backend !== 'memory') {
       const { clock, wheel } = services
       this.#neighbours = services.neighbours ?? new Neighbours({ clock, wheel, log })
     }

@@ -32,7 +32,7 @@ export function makeDirectory(
   if (ldap === undefined) return undefined
   const { clock, wheel } = parts
   const log = parts.log.child({ proto: 'ldap' })
-  const authorityPem = ldap.authority === undefined ? undefined : readAuthority(ldap.authority)
+  const authorityPem = directoryAuthority({ ldap })
   const directory: Directory = new LdapDirectory({
     config: ldap,
     ...(authorityPem !== undefined && { authorityPem }),
@@ -47,7 +47,10 @@ export function makeDirectory(
     })
 }
 
-function readAuthority(path: string): string {
+/** PEM of the authority of its servers; undefined: the usual ones. Throws ConfigError. */
+export function directoryAuthority({ ldap }: Pick<Config, 'ldap'>): string | undefined {
+  const path = ldap?.authority
+  if (path === undefined) return undefined
   let text: string
   try {
     text = readFileSync(path, 'utf8')

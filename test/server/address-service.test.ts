@@ -31,7 +31,8 @@ function setUp(t: Test, addresses: string, folder = mkdtempSync(join(tmpdir(), '
   const clock = new ManualClock()
   const wheel = new TimerWheel(0)
   const lost: number[] = []
-  const config = parseConfig(`{state: {directory: ${folder}}, addresses: {${addresses}}}`, 'test')
+  const text = `{state: {directory: ${folder}}, tun: {backend: memory}, addresses: {${addresses}}}`
+  const config = parseConfig(text, 'test')
   const service = new AddressService(
     config,
     {
