@@ -33,7 +33,7 @@ import {
   rsaCertificate,
   type TestCertificate,
 } from '../support/sstp-certificates.ts'
-import { StreamDataplane } from '../support/sstp-dataplane.ts'
+import { landingBytes, StreamDataplane } from '../support/sstp-dataplane.ts'
 import { FakeLinks } from '../support/sstp-link.ts'
 
 const rsa = rsaCertificate()
@@ -51,7 +51,10 @@ async function setUp(
   const wheel = new TimerWheel(clock.nowMs(), { tickMs: 5 })
   wheel.start(clock)
   const random = new SeededRandom(7)
-  const dataplane = new StreamDataplane({ slots: options.slots ?? 64 })
+  const dataplane = new StreamDataplane({
+    slots: options.slots ?? 64,
+    allocatableBytes: landingBytes,
+  })
   const links = new FakeLinks(dataplane.memory)
   const listener = new SstpListener({
     addresses: [{ host: '127.0.0.1', port: 0 }],
@@ -67,7 +70,7 @@ async function setUp(
   })
   await listener.start()
   const port = listener.status().addresses[0]?.port ?? 0
-  const clientDataplane = new StreamDataplane({ slots: 64 })
+  const clientDataplane = new StreamDataplane({ allocatableBytes: landingBytes })
   const clientLinks = new FakeLinks(clientDataplane.memory)
   const dialler = new SstpDialler({
     dataplane: clientDataplane,
@@ -700,7 +703,7 @@ t.test('a dialler that is not answered as it should be says why', async t => {
   ]
   const clock = new ManualClock(0)
   const wheel = new TimerWheel(0)
-  const dataplane = new StreamDataplane()
+  const dataplane = new StreamDataplane({ allocatableBytes: landingBytes })
   const random = new SeededRandom(1)
   const dialler = new SstpDialler({ dataplane, clock, wheel, random, log: silentLogger })
   let answer: string | undefined

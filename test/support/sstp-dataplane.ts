@@ -9,7 +9,7 @@ import type {
 
 const SLOT_BYTES = 16 * 1024
 /** For the landing places of a listener and a dialler. */
-const ALLOCATABLE_BYTES = 6 * 1024 * 1024
+export const landingBytes: number = 6 * 1024 * 1024
 
 export class SlotStack implements SlotPool {
   readonly slotBytes = SLOT_BYTES
@@ -47,10 +47,10 @@ export class StreamDataplane implements Dataplane {
   readonly maxIntakeBytes: number
   endedBursts = 0
 
-  constructor({ slots = 64, maxIntakeBytes = 128 * 1024 } = {}) {
+  constructor({ slots = 64, maxIntakeBytes = 128 * 1024, allocatableBytes = 0 } = {}) {
     this.maxIntakeBytes = maxIntakeBytes
     let usedBytes = maxIntakeBytes + slots * SLOT_BYTES
-    const bytes = new Uint8Array(usedBytes + ALLOCATABLE_BYTES)
+    const bytes = new Uint8Array(usedBytes + allocatableBytes)
     this.memory = {
       bytes,
       view: new DataView(bytes.buffer),
