@@ -67,6 +67,15 @@ function exitCodeOf(error: OpenRasError): ExitCode {
   return isNobodyThere ? ExitCode.notRunning : ExitCode.failure
 }
 
+/** What the message itself does not say. */
+function reasonsOf({ message, cause }: OpenRasError): string {
+  if (cause instanceof Error && 'code' in cause && cause.code === 'EADDRINUSE') {
+    return '  another program has that port: ss -ltunp shows which\n'
+  }
+  const reason = cause === undefined ? '' : messageOf(cause)
+  return message.includes(reason) ? '' : `  because: ${reason}\n`
+}
+
 try {
   process.exitCode = await main(process.argv.slice(2))
 } catch (error) {
@@ -75,7 +84,7 @@ try {
     process.exitCode = ExitCode.usage
   } else if (error instanceof OpenRasError) {
     process.stderr.write(`openras: ${error.message}\n`)
-    if (error.cause !== undefined) process.stderr.write(`  because: ${messageOf(error.cause)}\n`)
+    process.stderr.write(reasonsOf(error))
     process.exitCode = exitCodeOf(error)
   } else {
     throw error

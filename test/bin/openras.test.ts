@@ -137,7 +137,7 @@ state: {directory: ${join(directory, 'state')}, controlSocket: ${join(directory,
     t.match(refused, { code: 1, stderr: /run this as root, or give the process CAP_/ })
     return
   }
-  t.match(refused, { code: 1, stderr: new RegExp(`openras: .*${port}.*`) })
+  t.match(refused, { code: 1, stderr: new RegExp(`openras: .*${port}.*\n.*ss -ltunp shows`) })
 
   const child = spawn(process.execPath, [script, 'serve', '--config', path])
   t.teardown(() => child.kill('SIGKILL'))
