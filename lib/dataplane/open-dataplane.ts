@@ -4,6 +4,7 @@ import { SystemError, TunError } from '../core/errors.ts'
 import type { RandomSource } from '../core/random.ts'
 import type { Device, DeviceOffloads } from './device.ts'
 import { type FaultChances, FaultInjector } from './fault-injector.ts'
+import { inlinePaths } from './inlining.ts'
 import { type Kernel, loadKernel } from './kernel.ts'
 import { MemoryDevice } from './memory-device.ts'
 import { PacketEngine } from './packet-engine.ts'
@@ -55,6 +56,7 @@ export interface DataplaneOptions extends CommonOptions {
  * SystemError where there are no system calls), whose message says what to do. Does not yield.
  */
 export function openDataplane(options: DataplaneOptions = {}): PacketEngine {
+  inlinePaths()
   const kernel = loadKernel()
   if (kernel instanceof SystemError) throw kernel
   const mtuBytes = options.mtuBytes ?? MTU_BYTES
