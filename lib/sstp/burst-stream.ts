@@ -50,8 +50,8 @@ export class BurstStream implements ByteStream {
   }
 
   /** `bytes` are whole frames. */
-  write(bytes: Uint8Array, callback: () => void): void {
-    this.#waiting.push({ bytes, callback })
+  write(bytes: Uint8Array, callback: () => void, headroomBytes = 0): void {
+    this.#waiting.push(this.#joined({ bytes, callback }, headroomBytes))
     if (this.#isPlanned || this.#underWay > 0) return
     this.#isPlanned = true
     this.#turns.soon(() => {
@@ -60,13 +60,11 @@ export class BurstStream implements ByteStream {
     })
   }
 
-  /**
-   * This is not the end of the burst, nor is what waits: both leave now. One after the other, since what
-   * leaves together is copied together first, and that costs more than a small record.
-   */
-  writeOn(bytes: Uint8Array, callback: () => void): void {
+  /** This is not the end of the burst, nor is what waits: both leave now. */
+  writeOn(bytes: Uint8Array, callback: () => void, headroomBytes = 0): void {
+    const write = this.#joined({ bytes, callback }, headroomBytes)
     this.#sendAll()
-    this.#pass({ bytes, callback })
+    this.#pass(write)
   }
 
   end(): void {
@@ -95,6 +93,23 @@ export class BurstStream implements ByteStream {
     if (lastAt > 0) this.#pass({ bytes: bytes.subarray(0, lastAt), callback: nothing })
     this.#waiting = [{ bytes: bytes.subarray(lastAt), callback }]
     this.#stream.uncork()
+  }
+
+  /** With the end of the burst before in front of it, where there is room: as one piece it is not copied again. */
+  #joined(write: Write, headroomBytes: number): Write {
+    const [kept] = this.#waiting
+    if (kept === undefined || this.#waiting.length > 1) return write
+    const { length } = kept.bytes
+    if (length > headroomBytes) return write
+    this.#waiting.pop()
+    const { buffer, byteOffset } = write.bytes
+    const bytes = new Uint8Array(buffer, byteOffset - length, length + write.bytes.length)
+    bytes.set(kept.bytes)
+    const callback = () => {
+      kept.callback()
+      write.callback()
+    }
+    return { bytes, callback }
   }
 
   #sendAll(): void {

@@ -23,6 +23,9 @@ export const MAX_INFORMATION_BYTES = MAX_PPP_FRAME_BYTES - PPP_HEADER_BYTES
 /** A call may always hold this many slots: one under way and one filling. */
 const MIN_SLOTS = 2
 
+/** Kept free in front of what a slot holds, so that a frame of the slot before can be put there. */
+const HEADROOM_BYTES = 2048
+
 const none = -1
 
 export class PacketPacker implements PacketSink {
@@ -120,20 +123,21 @@ export class PacketPacker implements PacketSink {
     const at = this.#slotAt
     if (at === none) return
     this.#slotAt = none
-    const length = this.#writeAt - at
+    const start = at + HEADROOM_BYTES
+    const length = this.#writeAt - start
     if (length === 0 || !this.#isOpen) {
       this.#give(at)
       return
     }
     const view = new Uint8Array(
       this.#memory.bytes.buffer,
-      this.#memory.bytes.byteOffset + at,
+      this.#memory.bytes.byteOffset + start,
       length,
     )
     const stream = this.#stream
     const left = () => this.#give(at)
-    if (isMore && stream.writeOn !== undefined) stream.writeOn(view, left)
-    else stream.write(view, left)
+    if (isMore && stream.writeOn !== undefined) stream.writeOn(view, left, HEADROOM_BYTES)
+    else stream.write(view, left, HEADROOM_BYTES)
   }
 
   /**
@@ -152,7 +156,7 @@ export class PacketPacker implements PacketSink {
     if (at < 0) return false
     this.heldSlots++
     this.#slotAt = at
-    this.#writeAt = at
+    this.#writeAt = at + HEADROOM_BYTES
     this.#slotEnd = at + this.#slots.slotBytes
     return true
   }

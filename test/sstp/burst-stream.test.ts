@@ -12,12 +12,15 @@ interface Waiting {
 /** As a TLS socket of Node: what waits while a write is under way or it is corked becomes one record. */
 class RecordStream {
   readonly records: Uint8Array[] = []
+  /** As they were written. */
+  readonly pieces: Uint8Array[] = []
   readonly #waiting: Waiting[] = []
   #underWay: readonly Waiting[] = []
   #isCorked = false
   isEnded = false
 
   write(bytes: Uint8Array, callback: () => void): void {
+    this.pieces.push(bytes)
     this.#waiting.push({ bytes, callback })
     this.#begin()
   }
@@ -105,6 +108,13 @@ function frames(count: number, bodyBytes: number, mark: number): Uint8Array {
   return concatBytes(...Array.from({ length: count }, () => one))
 }
 
+/** `bytes` with room in front of them. */
+function behind(headroomBytes: number, bytes: Uint8Array): Uint8Array {
+  const whole = new Uint8Array(headroomBytes + bytes.length).fill(0xa5)
+  whole.set(bytes, headroomBytes)
+  return whole.subarray(headroomBytes)
+}
+
 function countFrames(record: Uint8Array): number {
   let count = 0
   for (let at = 0; at < record.length; count++) at += frameBytes(record, at, record.length)
@@ -171,6 +181,36 @@ t.test('what more follows leaves at once, with what waited, and the end does not
   t.same(left, [1, 2, 3, 4])
 })
 
+t.test(
+  'what waited goes into the room before the next write, and is one piece with it',
+  async t => {
+    for (const isMore of [true, false]) {
+      for (const [headroomBytes, pieces] of [
+        [13, [2, 1 + 4]],
+        [12, [2, 1, 4]],
+      ] as const) {
+        const { stream, burst, turn, turns, idle } = setUp()
+        const left: number[] = []
+        burst.write(frames(3, 9, 1), () => left.push(1))
+        turn()
+        const bytes = behind(headroomBytes, frames(4, 9, 2))
+        if (isMore) burst.writeOn(bytes, () => left.push(2), headroomBytes)
+        else burst.write(bytes, () => left.push(2), headroomBytes)
+        turns.settle()
+        idle()
+        const name = `${headroomBytes} bytes, ${isMore ? 'more comes' : 'the end'}`
+        if (isMore) t.same(stream.pieces.map(countFrames), pieces, name)
+        t.equal(
+          toHex(concatBytes(...stream.records)),
+          toHex(concatBytes(frames(3, 9, 1), frames(4, 9, 2))),
+          name,
+        )
+        t.same(left, [1, 2], name)
+      }
+    }
+  },
+)
+
 t.test('while bursts follow each other there is one record for each', async t => {
   const { burst, counts, turn, idle } = setUp()
   for (let i = 0; i < 20; i++) {
@@ -192,20 +232,21 @@ t.test('however bursts come, a client that reads frame by frame has all of them'
     bodyBytes: fc.integer({ min: 0, max: 60 }),
     turns: fc.integer({ min: 0, max: 5 }),
     isMore: fc.boolean(),
+    headroomBytes: fc.constantFrom(0, 20, 64),
   })
   fc.assert(
     fc.property(fc.array(write, { minLength: 1, maxLength: 30 }), writes => {
       const { stream, burst, turn, idle } = setUp()
       const called: number[] = []
       const written: Uint8Array[] = []
-      for (const [mark, { count, bodyBytes, turns, isMore }] of writes.entries()) {
-        const bytes = frames(count, bodyBytes, mark)
+      for (const [mark, { count, bodyBytes, turns, isMore, headroomBytes }] of writes.entries()) {
+        const bytes = behind(headroomBytes, frames(count, bodyBytes, mark))
         written.push(bytes)
         if (isMore && mark < writes.length - 1) {
-          burst.writeOn(bytes, () => called.push(mark))
+          burst.writeOn(bytes, () => called.push(mark), headroomBytes)
           continue
         }
-        burst.write(bytes, () => called.push(mark))
+        burst.write(bytes, () => called.push(mark), headroomBytes)
         let isBusy = true
         for (let i = 0; i < turns; i++) isBusy = turn()
         if (!isBusy && readByFrame(stream.records) !== countFrames(concatBytes(...written))) {

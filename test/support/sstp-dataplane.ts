@@ -7,7 +7,8 @@ import type {
   SlotPool,
 } from '../../lib/dataplane/dataplane.ts'
 
-const SLOT_BYTES = 16 * 1024
+/** 16 KiB of frames behind the headroom of a packer. */
+const SLOT_BYTES = 18 * 1024
 /** For the landing places of a listener and a dialler. */
 export const landingBytes: number = 6 * 1024 * 1024
 
