@@ -30,6 +30,7 @@ import type {
 } from './authenticator.ts'
 import type { Lockout } from './lockout.ts'
 import { splitUserName } from './policy/user-name.ts'
+import { logRefusal } from './refusal-log.ts'
 import { TotpVerifier, totpDigits } from './totp.ts'
 import { accountRefusal, authorizationOf } from './users/account.ts'
 import type { User, UserSecrets, UserStore } from './users/user-store.ts'
@@ -90,7 +91,10 @@ export class LocalAuthenticator implements Authenticator {
       this.#log.error({ event: 'user-store-failed', reason: messageOf(thrown) }, 'users unreadable')
       verdict = reject('backend-unavailable', false)
     }
-    if (verdict.type === 'reject') this.#logRefusal(request, verdict.reason)
+    if (verdict.type === 'reject') {
+      const { userName, proof, call } = request
+      logRefusal(this.#log, { userName, method: proof.method, call }, verdict.reason)
+    }
     return verdict
   }
 
@@ -198,21 +202,6 @@ export class LocalAuthenticator implements Authenticator {
     return (
       user.mustChangePassword ||
       (user.passwordExpires !== undefined && user.passwordExpires.getTime() <= nowMs)
-    )
-  }
-
-  #logRefusal({ userName, proof, call }: AuthenticationRequest, reason: RejectReason): void {
-    this.#log.info(
-      {
-        event: 'login-refused',
-        reason,
-        user: userName.slice(0, 256),
-        method: proof.method,
-        proto: call.protocol,
-        peer: call.peerAddress,
-        sessionId: call.sessionId,
-      },
-      'log-in refused',
     )
   }
 }

@@ -16,6 +16,7 @@ import type {
 } from '../authenticator.ts'
 import type { Lockout } from '../lockout.ts'
 import { splitUserName } from '../policy/user-name.ts'
+import { logRefusal } from '../refusal-log.ts'
 import type { DirectoryAnswer } from './directory.ts'
 import { isDirectoryName } from './user-template.ts'
 
@@ -69,7 +70,10 @@ export class LdapAuthenticator implements Authenticator {
       return local.authenticate(request)
     }
     const verdict = await this.#judge(request, proof.password)
-    if (verdict.type === 'reject') this.#logRefusal(request, verdict.reason)
+    if (verdict.type === 'reject') {
+      const { userName, proof, call } = request
+      logRefusal(this.#options.log, { userName, method: proof.method, call }, verdict.reason)
+    }
     return verdict
   }
 
@@ -144,21 +148,6 @@ export class LdapAuthenticator implements Authenticator {
       )
     }
     return reject('bad-credentials', !lockout.isLocked(user, peerAddress))
-  }
-
-  #logRefusal({ userName, proof, call }: AuthenticationRequest, reason: RejectReason): void {
-    this.#options.log.info(
-      {
-        event: 'login-refused',
-        reason,
-        user: userName.slice(0, 256),
-        method: proof.method,
-        proto: call.protocol,
-        peer: call.peerAddress,
-        sessionId: call.sessionId,
-      },
-      'log-in refused',
-    )
   }
 }
 

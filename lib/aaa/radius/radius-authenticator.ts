@@ -17,6 +17,7 @@ import type {
 import type { EapRelay, EapRelayAnswer, EapRelayRequest } from '../eap-relay.ts'
 import type { Lockout } from '../lockout.ts'
 import { splitUserName } from '../policy/user-name.ts'
+import { logRefusal } from '../refusal-log.ts'
 import { authorizationOf, messageOfReply } from './authorization.ts'
 import type { RadiusExchange } from './client.ts'
 import type { RadiusAnswer } from './client-machine.ts'
@@ -87,7 +88,9 @@ export class RadiusAuthenticator implements Authenticator, EapRelay {
     const verdict = this.#methods.has(methodNames[proof.method])
       ? await this.#judge(request)
       : reject('method-not-allowed', false)
-    if (verdict.type === 'reject') this.#logRefusal(userName, proof.method, call, verdict.reason)
+    if (verdict.type === 'reject') {
+      logRefusal(this.#log, { userName, method: proof.method, call }, verdict.reason)
+    }
     return verdict
   }
 
@@ -100,7 +103,9 @@ export class RadiusAuthenticator implements Authenticator, EapRelay {
     if (state !== undefined) list.bytes('State', state)
     const answer = await this.#exchange.request({ code: 'access', attributes: list.attributes })
     const relayed = this.#relayed(answer, identity)
-    if (relayed.type === 'reject') this.#logRefusal(identity, 'eap', call, relayed.reason)
+    if (relayed.type === 'reject') {
+      logRefusal(this.#log, { userName: identity, method: 'eap', call }, relayed.reason)
+    }
     return relayed
   }
 
@@ -193,21 +198,6 @@ export class RadiusAuthenticator implements Authenticator, EapRelay {
       authorization: authorizationOf(attributes, identity),
       ...(msk !== undefined && { msk }),
     }
-  }
-
-  #logRefusal(userName: string, method: string, call: CallContext, reason: RejectReason): void {
-    this.#log.info(
-      {
-        event: 'login-refused',
-        reason,
-        user: userName.slice(0, 256),
-        method,
-        proto: call.protocol,
-        peer: call.peerAddress,
-        sessionId: call.sessionId,
-      },
-      'log-in refused',
-    )
   }
 }
 
