@@ -1,4 +1,5 @@
 /** The primitives alone: packets through each cipher provider, and key exchanges. */
+import { InvariantError } from '../lib/core/errors.ts'
 import { systemRandom } from '../lib/core/random.ts'
 import { keyExchange } from '../lib/crypto/key-exchanges.ts'
 import { type PacketCipherProvider, suiteName } from '../lib/crypto/packet-cipher.ts'
@@ -40,7 +41,7 @@ function timePackets(context: BenchContext): void {
       }
       const open = () => {
         for (let i = 0; i < packets; i++) {
-          if (!opener.open(at(i), bodyBytes, 0)) throw new Error('a packet was refused')
+          if (!opener.open(at(i), bodyBytes, 0)) throw new InvariantError('a packet was refused')
         }
       }
       contenders.push(

@@ -1,6 +1,7 @@
 /** What a packet costs in the dataplane, step by step, and two TUN devices forwarded through it. */
 
 import { isFilterRule, parseFilterRule } from '../lib/config/filter-rule.ts'
+import { InvariantError } from '../lib/core/errors.ts'
 import type { PacketSink } from '../lib/core/packet-sink.ts'
 import { Coalescer } from '../lib/dataplane/coalescer.ts'
 import type { RateLimits } from '../lib/dataplane/dataplane.ts'
@@ -155,7 +156,8 @@ function routeStep(): Step {
   for (let i = 0; i < hosts; i++) table.addIpv4(first + i, 32, {})
   return step('route/ipv4/10000-hosts', repeats, () => {
     for (let i = 0; i < repeats; i++) {
-      if (table.lookupIpv4(first + ((i * 7919) % hosts)) === undefined) throw new Error('no route')
+      if (table.lookupIpv4(first + ((i * 7919) % hosts)) === undefined)
+        throw new InvariantError('no route')
     }
   })
 }
@@ -301,7 +303,7 @@ async function measureForwarding(context: BenchContext): Promise<void> {
         wire.exec(end, 'ip', 'addr', 'add', `10.${net}.0.${i + 1}/24`, 'dev', tunName)
         return dataplane
       })
-      if (a === undefined || b === undefined) throw new Error('a wire has two ends')
+      if (a === undefined || b === undefined) throw new InvariantError('a wire has two ends')
       join(a, near, b, far, mtuBytes)
       a.start()
       b.start()

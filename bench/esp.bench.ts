@@ -1,4 +1,5 @@
 /** ESP packets through whole SAs, in bursts: sequence numbers, padding, cipher, window, inner header. */
+import { InvariantError } from '../lib/core/errors.ts'
 import { suiteName } from '../lib/crypto/packet-cipher.ts'
 import { packetCipherProviders } from '../lib/crypto/packet-ciphers.ts'
 import { InboundSa } from '../lib/ipsec/inbound-sa.ts'
@@ -62,7 +63,7 @@ function contendersOf(suite: (typeof benchSuites)[number], lengthBytes: number):
     const open = () => {
       for (let i = 0; i < burstPackets; i++) {
         const length = inbound.open(packetAt(i) - outbound.headroomBytes, lengths[i] ?? 0)
-        if (length !== lengthBytes) throw new Error(`a packet was refused: ${length}`)
+        if (length !== lengthBytes) throw new InvariantError(`a packet was refused: ${length}`)
       }
     }
     contenders.push(

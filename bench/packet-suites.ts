@@ -2,6 +2,7 @@
 
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
+import { InvariantError } from '../lib/core/errors.ts'
 import { libcrypto } from '../lib/crypto/libcrypto.ts'
 import type { PacketKeys, PacketSuite } from '../lib/crypto/packet-cipher.ts'
 import {
@@ -28,7 +29,7 @@ export function packetMemory(): PacketMemory {
 
 function suite(encryptionId: number, keyBits: number, integrityId = 0): PacketSuite {
   const encryption = encryptionTransform(encryptionId)
-  if (encryption === undefined) throw new Error(`no encryption ${encryptionId}`)
+  if (encryption === undefined) throw new InvariantError(`no encryption ${encryptionId}`)
   return { encryption, keyBits, integrity: integrityTransform(integrityId), hasEsn: false }
 }
 
