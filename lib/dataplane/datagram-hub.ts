@@ -156,6 +156,7 @@ export class DatagramHub implements DatagramPlane {
       // Datagrams that came singly are many: take more at a time.
       this.#batch = largestBytes < SMALL_MESSAGE_BYTES ? SMALL_BATCH : FULL_BATCH
       // The buffers are used again: what points into them goes now.
+      receiver.endBurst?.()
       this.#dataplane.flush()
       this.#queue.flush()
       if (count < batch || burstBytes >= BURST_BYTES || !socket.isOpen) break

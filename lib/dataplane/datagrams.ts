@@ -43,6 +43,8 @@ export interface DatagramReceiver {
    * One datagram, standing at `at` until the burst ends; it may be changed in place.
    */
   receive(at: number, lengthBytes: number, envelope: Envelope): void
+  /** Where the datagrams stood is used again after this: whoever puts work off does it now. */
+  endBurst?(): void
   /** The kernel took the socket away; nothing more comes. */
   lost(reason: string): void
 }

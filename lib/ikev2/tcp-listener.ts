@@ -319,6 +319,8 @@ export class TcpListener implements DatagramPlane {
       counters.receivedDatagrams++
       counters.receivedBytes += lengthBytes
       this.#receiver?.receive(at, lengthBytes, port)
+      // The next one may need the room that this one stands in.
+      this.#receiver?.endBurst?.()
       if (socket.destroyed) break
     }
     if (messages.length > 0) {

@@ -145,7 +145,11 @@ export class IkeSockets {
   }
 
   #receiver(receive: DatagramReceiver['receive']): DatagramReceiver {
-    return { receive, lost: reason => this.#options.onLost(reason) }
+    return {
+      receive,
+      endBurst: () => this.#options.esp.deliver(),
+      lost: reason => this.#options.onLost(reason),
+    }
   }
 
   /** Port 4500. ESP comes first: it is nearly everything. */
@@ -167,6 +171,8 @@ export class IkeSockets {
   }
 
   #ike(at: number, lengthBytes: number, envelope: Envelope): void {
+    // It may end what ESP packets before it came through.
+    this.#options.esp.deliver()
     if (lengthBytes < IKE_HEADER_BYTES) {
       this.counters.count('ike-truncated')
       return

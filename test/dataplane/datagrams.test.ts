@@ -23,7 +23,8 @@ const SOL_UDP = 17
 const UDP_GRO = 104
 
 interface Arrival {
-  readonly bytes: Uint8Array
+  /** As they stood when the burst ended. */
+  bytes: Uint8Array
   readonly from: string
   readonly to: string
 }
@@ -37,6 +38,7 @@ class Station {
   readonly arrivals: Arrival[] = []
   readonly lost: string[] = []
   readonly ports: DatagramPort[] = []
+  readonly #standing: { readonly at: number; readonly arrival: Arrival }[] = []
   lastRoute: DatagramRoute | undefined
   onArrival: () => void = () => {}
 
@@ -56,12 +58,19 @@ class Station {
       {
         receive: (at, lengthBytes, envelope) => {
           this.lastRoute ??= this.hub.route(envelope)
-          this.arrivals.push({
+          const arrival = {
             bytes: bytes.slice(at, at + lengthBytes),
             from: textOf(envelope.peer),
             to: textOf(envelope.local),
-          })
+          }
+          this.arrivals.push(arrival)
+          this.#standing.push({ at, arrival })
           this.onArrival()
+        },
+        endBurst: () => {
+          for (const { at, arrival } of this.#standing.splice(0)) {
+            arrival.bytes = bytes.slice(at, at + arrival.bytes.length)
+          }
         },
         lost: reason => this.lost.push(reason),
       },

@@ -461,6 +461,7 @@ t.test('Packets of equal length leave as a few messages, and arrive in order', a
     const esp = new EspReceiver(memory, database)
     const port = hub.open(SocketAddress.of(address, numbers[i] ?? 0), {
       receive: (at, lengthBytes, envelope) => esp.receive(at, lengthBytes, envelope),
+      endBurst: () => esp.deliver(),
       lost: reason => t.fail(reason),
     })
     t.teardown(() => {

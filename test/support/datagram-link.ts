@@ -111,6 +111,7 @@ export class LinkPlane implements DatagramPlane {
   take({ port, receiver }: Opened, { from, to, bytes }: Flight): void {
     this.#memory.bytes.set(bytes, this.#receiveAt)
     receiver.receive(this.#receiveAt, bytes.length, { port, peer: from, local: to })
+    receiver.endBurst?.()
   }
 }
 

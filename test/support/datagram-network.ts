@@ -157,6 +157,7 @@ export class MemoryPlane implements DatagramPlane {
       peer: port.peer,
       local: port.local,
     })
+    port.receiver.endBurst?.()
     this.#onBurstEnd()
     this.flush()
     // The buffer and the envelope are used again: what was kept of them shows.
