@@ -2,6 +2,7 @@
 import { InvariantError } from '../lib/core/errors.ts'
 import { suiteName } from '../lib/crypto/packet-cipher.ts'
 import { packetCipherProviders } from '../lib/crypto/packet-ciphers.ts'
+import { HeldKeys } from '../lib/ipsec/held-keys.ts'
 import { InboundSa } from '../lib/ipsec/inbound-sa.ts'
 import { unlimited } from '../lib/ipsec/lifetime.ts'
 import { OutboundSa } from '../lib/ipsec/outbound-sa.ts'
@@ -36,15 +37,15 @@ function contendersOf(suite: (typeof benchSuites)[number], lengthBytes: number):
     const shared = {
       spi: 0x11223344,
       suite,
-      keys: benchKeys(suite),
       provider,
       memory,
       lifetime: { soft: unlimited, hard: unlimited },
       nowMs: 0,
     }
-    const outbound = new OutboundSa(shared)
+    const [outboundKeys, inboundKeys] = HeldKeys.pair(benchKeys(suite), benchKeys(suite))
+    const outbound = new OutboundSa({ ...shared, keys: outboundKeys })
     const inbound = new InboundSa({
-      ...shared,
+      ...{ ...shared, keys: inboundKeys },
       mode: 'tunnel',
       replayWindowPackets: 1024,
       selectors: undefined,

@@ -7,6 +7,7 @@ import { stringify } from 'yaml'
 import { firstOutput, type Wire } from './namespaces.ts'
 
 const program = fileURLToPath(new URL('../bin/openras.js', import.meta.url))
+const collector = new URL('./collect-garbage.js', import.meta.url).href
 
 export const user = { name: 'bench', password: 'bench-password' }
 /** The server's address in the tunnel. */
@@ -34,7 +35,8 @@ export async function startIkev2Server(
     log: { level: 'warn' },
   }
   writeFileSync(config, stringify(document), { mode: 0o600 })
-  const server = wire.spawn(wire.b, process.execPath, [program, 'serve', '--config', config], {
+  const args = ['--import', collector, program, 'serve', '--config', config]
+  const server = wire.spawn(wire.b, process.execPath, args, {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   await firstOutput(server, 'the server')

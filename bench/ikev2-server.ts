@@ -4,6 +4,7 @@ import { X509Certificate } from 'node:crypto'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { ownCertificateFiles } from '../lib/certificates/own-certificate.ts'
 import { startIkev2Server, stateFolder, tunnelServer, user } from './ikev2-program.ts'
@@ -22,7 +23,16 @@ const clientProgram = fileURLToPath(new URL('./ikev2-client.js', import.meta.url
 const callsProgram = fileURLToPath(new URL('./ikev2-calls.js', import.meta.url))
 /** For many calls to come up: for the first, and for each, ms. */
 const startTimeoutMs = 60_000
+/** Enough for a collection of some hundred megabytes, ms. */
+const collectionMs = 3000
 const callTimeoutMs = 100
+
+export interface DiallingResult {
+  /** From the first to the last of the calls that were asked for. */
+  readonly seconds: number
+  /** With those before them. */
+  readonly dialled: number
+}
 
 export class Ikev2Pair {
   readonly #wire: Wire
@@ -101,22 +111,24 @@ export class Ikev2Pair {
     return cpuSecondsOf(this.#server.pid ?? 0)
   }
 
-  /** Resident memory of the server now, MiB. */
-  get serverMemoryMiB(): number {
+  /** Resident memory of the server without its garbage, MiB. */
+  async serverMemoryMiB(): Promise<number> {
+    this.#server.kill('SIGUSR2')
+    await delay(collectionMs)
     return residentMiBOf(this.#server.pid ?? 0)
   }
 
-  /** Without the tunnel: dials calls from one process and calls `whileUp` while all are up. */
+  /** Without the tunnel: after some that warm the process up, dials calls from one process and calls `whileUp` while all are up. */
   async withCalls(
     calls: number,
     parallel: number,
-    whileUp: (result: { calls: number; seconds: number }) => Promise<void>,
+    whileUp: (result: DiallingResult) => Promise<void>,
   ): Promise<void> {
     if (this.#client !== undefined) await stop(this.#client, 10_000)
     this.#client = undefined
     const dialler = this.#spawnClient(callsProgram, [String(calls), String(parallel)])
     const line = await firstOutput(dialler, 'the dialler', startTimeoutMs + calls * callTimeoutMs)
-    await whileUp(JSON.parse(line) as { calls: number; seconds: number })
+    await whileUp(JSON.parse(line) as DiallingResult)
     await stop(dialler, 60_000)
   }
 

@@ -152,9 +152,9 @@ async function setUps(context: BenchContext, pair: Ikev2Pair): Promise<void> {
   for (let i = 0; i < repetitions; i++) {
     context.say(`${calls} calls, round ${i + 1} of ${repetitions}`)
     const before = pair.serverCpuSeconds
-    await pair.withCalls(calls, 8, async ({ seconds }) => {
+    await pair.withCalls(calls, 8, async ({ seconds, dialled }) => {
       perSecond.push(calls / seconds)
-      perCpuSecond.push(calls / (pair.serverCpuSeconds - before))
+      perCpuSecond.push(dialled / (pair.serverCpuSeconds - before))
     })
     await delay(pauseMs)
   }
@@ -162,15 +162,16 @@ async function setUps(context: BenchContext, pair: Ikev2Pair): Promise<void> {
   context.row({ name: 'ikev2/set-ups/server', unit: '1/CPU-s', samples: perCpuSecond })
 }
 
-/** Calls that are up and carry nothing: how long they take to build, what they hold, what they cost. */
+/**
+ * Calls that are up and carry nothing: how long they take to build, what they hold without garbage, and
+ * what they cost: after a minute of silence one side asks whether the other is there.
+ */
 async function idleCalls(context: BenchContext, pair: Ikev2Pair): Promise<void> {
   const calls = context.isQuick ? 200 : 10_000
   context.say(`${calls} idle calls`)
-  const beforeMiB = pair.serverMemoryMiB
+  const beforeMiB = await pair.serverMemoryMiB()
   await pair.withCalls(calls, 16, async ({ seconds }) => {
-    // Collections end, and what set-ups took for a moment is given back.
-    await delay(idleWatchMs / 2)
-    const kib = ((pair.serverMemoryMiB - beforeMiB) * 1024) / calls
+    const kib = (((await pair.serverMemoryMiB()) - beforeMiB) * 1024) / calls
     const cpuBefore = pair.serverCpuSeconds
     await delay(idleWatchMs)
     const share = ((pair.serverCpuSeconds - cpuBefore) / idleWatchMs) * 1000

@@ -66,6 +66,19 @@ export function copyBytes(bytes: Uint8Array, at = 0, end = bytes.length): Uint8A
   return Uint8Array.prototype.slice.call(bytes, at, end)
 }
 
+/**
+ * Bytes as a text of as many characters, for what is kept for long and seldom looked at: of an array
+ * of a hundred bytes the larger part is not bytes.
+ */
+export function packBytes(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1')
+}
+
+/** What `packBytes` was given. */
+export function unpackBytes(text: string): Uint8Array {
+  return Uint8Array.from(Buffer.from(text, 'latin1'))
+}
+
 const hexDigits = '0123456789abcdef'
 
 /** Lower-case hexadecimal. */

@@ -28,6 +28,19 @@ export class Secret {
     return this.#bytes
   }
 
+  /**
+   * Lends a copy for as long as `work` takes. Libraries move the memory that they are given off the
+   * heap, where it takes several times the room: what lasts is kept from them.
+   */
+  lend<Result>(work: (bytes: Uint8Array) => Result): Result {
+    const copy = new Uint8Array(this.#bytes)
+    try {
+      return work(copy)
+    } finally {
+      copy.fill(0)
+    }
+  }
+
   exposeText(): string {
     return utf8Text(this.#bytes)
   }

@@ -96,13 +96,19 @@ export class PayloadCipher {
     const iv = this.#nextIv(random)
     message.set(iv, bodyAt)
     const plaintext = message.subarray(textAt, textAt + encryptedBytes)
-    const key = this.#encryptionKey.expose()
     const header = message.subarray(0, bodyAt)
-    message.set(this.#provider.encrypt(this.#encryption, key, iv, plaintext, header), textAt)
-    if (this.#integrity === undefined) return
+    const encrypted = this.#encryptionKey.lend(key =>
+      this.#provider.encrypt(this.#encryption, key, iv, plaintext, header),
+    )
+    message.set(encrypted, textAt)
+    const integrity = this.#integrity
+    if (integrity === undefined) return
     const icvAt = textAt + encryptedBytes
     const covered = message.subarray(0, icvAt)
-    message.set(integrityCheckValue(this.#integrity, this.#integrityKey.expose(), covered), icvAt)
+    message.set(
+      this.#integrityKey.lend(key => integrityCheckValue(integrity, key, covered)),
+      icvAt,
+    )
   }
 
   /**
@@ -115,23 +121,20 @@ export class PayloadCipher {
     const encryptedBytes = message.length - textAt - this.#icvBytes
     if (encryptedBytes < 1 || encryptedBytes % blockBytes !== 0) return PayloadRefusal.malformed
     const icvAt = textAt + encryptedBytes
-    if (
-      this.#integrity !== undefined &&
-      !verifyIntegrity(
-        this.#integrity,
-        this.#integrityKey.expose(),
-        message.subarray(icvAt),
-        message.subarray(0, icvAt),
-      )
-    ) {
-      return PayloadRefusal.notAuthentic
+    const integrity = this.#integrity
+    if (integrity !== undefined) {
+      const [covered, icv] = [message.subarray(0, icvAt), message.subarray(icvAt)]
+      const isIntact = this.#integrityKey.lend(key => verifyIntegrity(integrity, key, icv, covered))
+      if (!isIntact) return PayloadRefusal.notAuthentic
     }
-    const plaintext = this.#provider.decrypt(
-      this.#encryption,
-      this.#encryptionKey.expose(),
-      message.subarray(bodyAt, textAt),
-      message.subarray(textAt, icvAt + tagBytes),
-      this.#integrity === undefined ? message.subarray(0, bodyAt) : empty,
+    const plaintext = this.#encryptionKey.lend(key =>
+      this.#provider.decrypt(
+        this.#encryption,
+        key,
+        message.subarray(bodyAt, textAt),
+        message.subarray(textAt, icvAt + tagBytes),
+        integrity === undefined ? message.subarray(0, bodyAt) : empty,
+      ),
     )
     if (plaintext === undefined) return PayloadRefusal.notAuthentic
     const padLength = plaintext[encryptedBytes - 1] ?? 0

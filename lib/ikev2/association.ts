@@ -2,7 +2,7 @@
  * One pair of IKE SPIs with its keys, message IDs and reassembly: what RFC 7296 calls an IKE SA. A
  * connection has one, and for a while two or three when it is rekeyed (§2.18).
  */
-import { fromHex, toHex } from '../core/bytes.ts'
+import { fromHex, packBytes, toHex, unpackBytes } from '../core/bytes.ts'
 import type { Secret } from '../core/secret.ts'
 import { PayloadCipher } from '../crypto/payload-cipher.ts'
 import { FragmentSet } from './fragments.ts'
@@ -72,8 +72,9 @@ export class Association {
   expectedRequestId = 0
   outstanding: Outstanding | undefined
   answering: Answering | undefined
-  lastReply: { readonly messageId: number; readonly datagrams: readonly Uint8Array[] } | undefined
-  /** The cleartext request that `lastReply` answers; protected ones prove themselves. */
+  /** To the request before `expectedRequestId`: kept as long as the IKE SA, so kept small. */
+  #lastReply: { readonly messageId: number; readonly datagrams: readonly string[] } | undefined
+  /** The cleartext request that the last reply answers; protected ones prove themselves. */
   lastRequest: Uint8Array | undefined
   readonly queue: Task[] = []
   pendingRekey: PendingRekey | undefined
@@ -127,6 +128,20 @@ export class Association {
   receiverOf(messageId: number, isResponse: boolean): PayloadCipher | undefined {
     const isOld = !isResponse && messageId < this.#keysSinceRequestId
     return isOld ? this.#previousReceiver : this.#receiver
+  }
+
+  /** Keeps the answer to a request, instead of the one before, in case it is asked again. */
+  keepReply(messageId: number, datagrams: readonly Uint8Array[]): void {
+    this.#lastReply = { messageId, datagrams: datagrams.map(packBytes) }
+  }
+
+  /** What was answered to this request, when it was the last one. */
+  replyTo(messageId: number): readonly Uint8Array[] | undefined {
+    return this.hasReplyTo(messageId) ? this.#lastReply?.datagrams.map(unpackBytes) : undefined
+  }
+
+  hasReplyTo(messageId: number): boolean {
+    return this.#lastReply?.messageId === messageId
   }
 
   /** Takes over the keys, and wipes those before them. */
@@ -194,7 +209,7 @@ export class Association {
     this.#receiver = undefined
     this.outstanding = undefined
     this.answering = undefined
-    this.lastReply = undefined
+    this.#lastReply = undefined
     this.lastRequest = undefined
     this.queue.length = 0
     this.suspend(undefined)

@@ -177,7 +177,7 @@ function isExpectedRequest(
     connection.unexpected('request-while-answering')
     return false
   }
-  if (association.lastReply?.messageId === messageId) return true
+  if (association.hasReplyTo(messageId)) return true
   const isRepeated = association.answering?.messageId === messageId
   connection.unexpected(isRepeated ? 'request-repeated-while-answering' : 'message-id')
   return false
@@ -190,10 +190,10 @@ export function repeatReply(
   header: Header,
   path: Path,
 ): void {
-  const { lastReply } = association
-  if (lastReply?.messageId !== header.messageId) return
+  const datagrams = association.replyTo(header.messageId)
+  if (datagrams === undefined) return
   connection.unexpected('request-repeated')
-  sendDatagrams(connection, path, lastReply.datagrams)
+  sendDatagrams(connection, path, datagrams)
 }
 
 function judge(

@@ -152,7 +152,7 @@ export function sendReply(
   const datagrams = datagramsOf(connection, association, head, exchange, payloads, packetBytes)
   if (exchange === 'IKE_INTERMEDIATE') coverSent(connection, association, head, payloads)
   association.answering = undefined
-  association.lastReply = { messageId, datagrams }
+  association.keepReply(messageId, datagrams)
   if (isCleartext(exchange)) {
     connection.setup.responderMessage = datagrams[0] ?? connection.setup.responderMessage
   }

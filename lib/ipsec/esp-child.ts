@@ -2,6 +2,7 @@
 import type { PacketKeys, PacketSuite } from '../crypto/packet-cipher.ts'
 import { packetCipherProvider } from '../crypto/packet-ciphers.ts'
 import type { PinnedMemory } from '../dataplane/dataplane.ts'
+import { HeldKeys } from './held-keys.ts'
 import { type EspMode, InboundSa } from './inbound-sa.ts'
 import { type LifetimeOptions, unlimited } from './lifetime.ts'
 import { OutboundSa } from './outbound-sa.ts'
@@ -49,17 +50,18 @@ export class EspChild {
       hard: unlimited,
     }
     const common = { suite, provider, memory, lifetime, nowMs }
+    const [inboundKeys, outboundKeys] = HeldKeys.pair(options.inboundKeys, options.outboundKeys)
     const selectors = new TrafficSelectors(remoteSelectors, localSelectors)
     return new EspChild(
       new InboundSa({
         ...common,
         spi: options.inboundSpi,
         mode: options.mode ?? 'tunnel',
-        keys: options.inboundKeys,
+        keys: inboundKeys,
         replayWindowPackets: REPLAY_WINDOW_PACKETS,
         selectors,
       }),
-      new OutboundSa({ ...common, spi: options.outboundSpi, keys: options.outboundKeys }),
+      new OutboundSa({ ...common, spi: options.outboundSpi, keys: outboundKeys }),
       selectors,
     )
   }

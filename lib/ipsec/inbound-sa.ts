@@ -3,7 +3,6 @@ import { u16 } from '../core/bytes.ts'
 import {
   type PacketBytes,
   type PacketCipherProvider,
-  type PacketKeys,
   type PacketOpener,
   type PacketSuite,
   suiteIcvBytes,
@@ -17,7 +16,7 @@ import {
   TRAILER_BYTES,
 } from './esp.ts'
 import { DropCounters, EspDrop } from './esp-drop.ts'
-import { HeldKeys, noKeys } from './held-keys.ts'
+import { type HeldKeys, noKeys } from './held-keys.ts'
 import { Lifetime, type LifetimeOptions } from './lifetime.ts'
 import { ReplayWindow } from './replay-window.ts'
 import type { TrafficSelectors } from './traffic-selectors.ts'
@@ -29,7 +28,8 @@ export interface InboundSaOptions {
   readonly spi: number
   readonly mode: EspMode
   readonly suite: PacketSuite
-  readonly keys: PacketKeys
+  /** Taken over, and wiped when the SA has no more use for them. */
+  readonly keys: HeldKeys
   /** From `packetCipherProvider(suite, memory)`. */
   readonly provider: PacketCipherProvider
   readonly memory: PacketBytes
@@ -80,7 +80,7 @@ export class InboundSa {
     this.#selectors = options.selectors
     this.#memory = memory
     this.#provider = options.provider
-    this.#keys = new HeldKeys(options.keys)
+    this.#keys = options.keys
   }
 
   get provider(): string {

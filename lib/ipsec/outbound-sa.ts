@@ -2,7 +2,6 @@
 import type { PacketCipherProvider } from '../crypto/packet-cipher.ts'
 import {
   type PacketBytes,
-  type PacketKeys,
   type PacketSealer,
   type PacketSuite,
   suiteIcvBytes,
@@ -18,14 +17,15 @@ import {
   TRAILER_BYTES,
 } from './esp.ts'
 import { DropCounters, EspDrop } from './esp-drop.ts'
-import { HeldKeys, noKeys } from './held-keys.ts'
+import { type HeldKeys, noKeys } from './held-keys.ts'
 import { Lifetime, type LifetimeOptions } from './lifetime.ts'
 
 export interface OutboundSaOptions {
   /** The peer's SPI, which goes into every packet. */
   readonly spi: number
   readonly suite: PacketSuite
-  readonly keys: PacketKeys
+  /** Taken over, and wiped when the SA has no more use for them. */
+  readonly keys: HeldKeys
   /** From `packetCipherProvider(suite, memory)`. */
   readonly provider: PacketCipherProvider
   readonly memory: PacketBytes
@@ -76,7 +76,7 @@ export class OutboundSa {
     this.#sequenceHigh = startSequence?.high ?? 0
     this.#memory = memory
     this.#provider = options.provider
-    this.#keys = new HeldKeys(options.keys)
+    this.#keys = options.keys
   }
 
   get provider(): string {

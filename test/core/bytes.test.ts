@@ -5,12 +5,14 @@ import {
   copyBytes,
   equalBytes,
   fromHex,
+  packBytes,
   putBytes,
   putU16,
   putU32,
   toHex,
   u16,
   u32,
+  unpackBytes,
   utf8,
   utf8Text,
   utf16le,
@@ -83,6 +85,8 @@ t.test('hexadecimal goes both ways', async t => {
     fc.property(fc.uint8Array({ maxLength: 64 }), bytes => {
       t.equal(toHex(bytes), Buffer.from(bytes).toString('hex'))
       t.same(fromHex(toHex(bytes)), bytes)
+      t.same(unpackBytes(packBytes(bytes)), bytes)
+      t.equal(packBytes(bytes).length, bytes.length)
     }),
     { seed: 16, numRuns: 50 },
   )

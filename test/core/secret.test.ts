@@ -69,6 +69,22 @@ t.test('a secret is a copy, can be compared, and is gone once destroyed', async 
   t.ok(secret.equals(Secret.fromText(text)))
   t.notOk(secret.equals(Secret.fromText('correct Horse')))
   t.notOk(secret.equals(Secret.fromText('')))
+  const lent = secret.lend(copy => copy)
+  t.ok(
+    lent.every(byte => byte === 0),
+    'what was lent is overwritten',
+  )
+  t.equal(
+    secret.lend(copy => copy.length),
+    text.length,
+  )
+  t.throws(() =>
+    secret.lend(copy => {
+      lent.set(copy)
+      throw new Error('no use')
+    }),
+  )
+  t.equal(secret.exposeText(), text, 'and the secret is what it was')
   const exposed = secret.expose()
   secret.destroy()
   t.ok(

@@ -5,6 +5,7 @@ import { nodePacketCiphers } from '../../lib/crypto/portable-packet-cipher.ts'
 import { EncryptionId, IntegrityId } from '../../lib/crypto/transforms.ts'
 import { NextHeader } from '../../lib/ipsec/esp.ts'
 import { EspDrop, espDropName } from '../../lib/ipsec/esp-drop.ts'
+import { HeldKeys } from '../../lib/ipsec/held-keys.ts'
 import { unlimited } from '../../lib/ipsec/lifetime.ts'
 import { OutboundSa } from '../../lib/ipsec/outbound-sa.ts'
 import { allSuites, keysOf, suiteOf } from '../crypto/suites.ts'
@@ -86,7 +87,7 @@ t.test('what the library refuses is not sent, and counted', async t => {
   const sa = new OutboundSa({
     spi: 0x1234,
     suite,
-    keys: keysOf(suite),
+    keys: HeldKeys.of(keysOf(suite)),
     provider: {
       ...nodePacketCiphers,
       sealer: () => ({ provider: 'node', seal: () => false, destroy: () => undefined }),

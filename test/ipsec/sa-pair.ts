@@ -1,6 +1,7 @@
 /** Two halves of an SA over one test memory. */
 import type { PacketCipherProviderName, PacketSuite } from '../../lib/crypto/packet-cipher.ts'
 import { packetCipherProvider } from '../../lib/crypto/packet-ciphers.ts'
+import { HeldKeys } from '../../lib/ipsec/held-keys.ts'
 import { type EspMode, InboundSa } from '../../lib/ipsec/inbound-sa.ts'
 import { type LifetimeOptions, unlimited } from '../../lib/ipsec/lifetime.ts'
 import { OutboundSa } from '../../lib/ipsec/outbound-sa.ts'
@@ -25,17 +26,20 @@ export function pairOf(suite: PacketSuite, options: PairOptions = {}) {
   const shared = {
     spi: options.spi ?? 0xc0ffee01,
     suite,
-    keys: keysOf(suite),
     provider,
     memory,
     lifetime: options.lifetime ?? { soft: unlimited, hard: unlimited },
     nowMs: 1000,
   }
-  const start = options.startSequence
+  const { startSequence } = options
+  const [outboundKeys, inboundKeys] = HeldKeys.pair(keysOf(suite), keysOf(suite))
   return {
-    outbound: new OutboundSa(start === undefined ? shared : { ...shared, startSequence: start }),
+    outbound: new OutboundSa({
+      ...{ ...shared, keys: outboundKeys },
+      ...(startSequence !== undefined && { startSequence }),
+    }),
     inbound: new InboundSa({
-      ...shared,
+      ...{ ...shared, keys: inboundKeys },
       mode: options.mode ?? 'tunnel',
       replayWindowPackets: options.replayWindowPackets ?? 64,
       selectors: options.selectors,
