@@ -23,7 +23,7 @@ const settings = {
   wantsIpv6: false,
   ikeAlgorithms: { ...defaultIkeAlgorithms, keyExchange: [KeyExchangeId.ecp256] },
 }
-const WARM_UP_CALLS = 200
+const WARM_UP_CALLS = 500
 
 async function dial(count: number): Promise<Ikev2Dial[]> {
   const dials: Ikev2Dial[] = []
