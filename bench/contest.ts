@@ -32,11 +32,16 @@ export async function startPeer<P extends Peer>(
 export interface Rounds {
   readonly repetitions: number
   readonly seconds: number
+  /** What a server does all day is compiled code: it is not until some seconds of each kind have passed. */
+  readonly warmUpSeconds: number
 }
+
+export const fullRounds: Rounds = { repetitions: 5, seconds: 3, warmUpSeconds: 5 }
+export const quickRounds: Rounds = { repetitions: 1, seconds: 1, warmUpSeconds: 1 }
 
 /** Sockets drain before the next contender runs. */
 const pauseMs = 500
-const warmUpSeconds = 2
+const streamCounts = [1, 4]
 
 /** One and four streams each way: rows `NAME/DIRECTION/STREAMS`, with what each peer reached as ratios. */
 export async function contest(
@@ -49,10 +54,14 @@ export async function contest(
   const contenders = [ours, ...peers.values()]
   context.say(`${name}: warming up`)
   for (const contender of contenders) {
-    for (const direction of directions) await contender.measure(direction, 1, warmUpSeconds)
+    for (const direction of directions) {
+      for (const streams of streamCounts) {
+        await contender.measure(direction, streams, rounds.warmUpSeconds)
+      }
+    }
   }
   for (const direction of directions) {
-    for (const streams of [1, 4]) {
+    for (const streams of streamCounts) {
       const results = contenders.map((): FlowResult[] => [])
       for (let i = 0; i < rounds.repetitions; i++) {
         context.say(`${name} ${direction}, ${streams} stream(s), ${i + 1} of ${rounds.repetitions}`)

@@ -4,7 +4,16 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Bench, BenchContext } from './bench.ts'
-import { type Contender, contest, directions, flowRow, type Peer, startPeer } from './contest.ts'
+import {
+  type Contender,
+  contest,
+  directions,
+  flowRow,
+  fullRounds,
+  type Peer,
+  quickRounds,
+  startPeer,
+} from './contest.ts'
 import { Ikev2Pair } from './ikev2-server.ts'
 import type { FlowResult, PacketResult } from './iperf.ts'
 import { OpenvpnPeer } from './peers/openvpn.ts'
@@ -14,8 +23,6 @@ import { median } from './statistics.ts'
 
 /** Sockets drain before the next contender runs. */
 const pauseMs = 500
-const fullRounds = { repetitions: 3, seconds: 3 }
-const quickRounds = { repetitions: 1, seconds: 1 }
 /** IP packets of 64 bytes: what IPv4 and UDP leave of them. */
 const smallPayloadBytes = 64 - 20 - 8
 /** How long idle calls are watched, ms. */

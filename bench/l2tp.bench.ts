@@ -4,7 +4,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Bench, BenchContext } from './bench.ts'
-import { contest, type Peer, startPeer } from './contest.ts'
+import { contest, fullRounds, type Peer, quickRounds, startPeer } from './contest.ts'
 import { L2tpPair } from './l2tp-server.ts'
 import { SoftetherPeer } from './peers/softether.ts'
 import { StrongswanPeer } from './peers/strongswan.ts'
@@ -56,7 +56,7 @@ async function besidePeers(
         ? await startPeer(say, () => SoftetherPeer.start(say, cipher))
         : undefined
     if (softether !== undefined) peers.set('softether', softether)
-    const rounds = context.isQuick ? { repetitions: 1, seconds: 1 } : { repetitions: 4, seconds: 3 }
+    const rounds = context.isQuick ? quickRounds : { ...fullRounds, warmUpSeconds: 2 }
     await contest(context, `l2tp/${cipher}`, pair, peers, rounds)
   } finally {
     for (const peer of peers.values()) await peer.close()
