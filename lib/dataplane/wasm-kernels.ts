@@ -127,24 +127,48 @@ const folded = (accumulator: number): Code => {
   return [once, once, once, get(accumulator), I32_WRAP_I64]
 }
 
-/** (at, length, seed) -> sum. Locals: 3 end (i32), 4 total (i64), 5 and 6 lanes (v128). */
+/** Adds the 16 bytes at `from + offset` to `lanes`, and stores them at `to + offset` where there is one. */
+const addVector = (
+  lanes: number,
+  loaded: number,
+  from: number,
+  offset: number,
+  to?: number,
+): Code => [
+  ...[get(from), v128Load(offset), set(loaded)],
+  to === undefined ? [] : [get(to), get(loaded), v128Store(offset)],
+  ...[get(lanes), get(loaded), I32X4_EXTADD_PAIRWISE_U16, I32X4_ADD, set(lanes)],
+]
+
+/** Repeats `body`, which advances `from`, until fewer than `stepBytes` are left of `length` there. */
+const eachStep = (
+  from: number,
+  length: number,
+  end: number,
+  stepBytes: number,
+  body: Code,
+): Code => [
+  ...[get(from), get(length), i32(-stepBytes), I32_AND, I32_ADD, set(end)],
+  ...[get(length), i32(stepBytes - 1), I32_AND, set(length)],
+  block(loop(get(from), get(end), I32_GE_U, branchIf(1), body, branch(0))),
+]
+
+/** (at, length, seed) -> sum. Locals: 3 end (i32), 4 total (i64), 5 and 6 lanes, 7 loaded (v128). */
 const sumBody: Code = [
   ...[get(2), I64_EXTEND_I32_U, set(4)],
-  // end = at + (length & ~31)
-  ...[get(0), get(1), i32(-32), I32_AND, I32_ADD, set(3)],
-  block(
-    loop(
-      ...[get(0), get(3), I32_GE_U, branchIf(1)],
-      ...[get(5), get(0), v128Load(0), I32X4_EXTADD_PAIRWISE_U16, I32X4_ADD, set(5)],
-      ...[get(6), get(0), v128Load(16), I32X4_EXTADD_PAIRWISE_U16, I32X4_ADD, set(6)],
-      advance(0, 32),
-      branch(0),
-    ),
-  ),
+  eachStep(0, 1, 3, 64, [
+    ...[
+      addVector(5, 7, 0, 0),
+      addVector(6, 7, 0, 16),
+      addVector(5, 7, 0, 32),
+      addVector(6, 7, 0, 48),
+    ],
+    advance(0, 64),
+  ]),
+  eachStep(0, 1, 3, 16, [addVector(5, 7, 0, 0), advance(0, 16)]),
   ...[get(5), get(6), I32X4_ADD, set(5)],
   addLanes(4, 5),
-  // The last 0..31 bytes, by twos and one.
-  ...[get(1), i32(31), I32_AND, set(1)],
+  // The last 0..15 bytes, by twos and one.
   block(
     loop(
       ...[get(1), i32(2), I32_LT_U, branchIf(1)],
@@ -162,24 +186,17 @@ const sumBody: Code = [
 /** (to, from, length). */
 const copyBody: Code = [get(0), get(1), get(2), MEMORY_COPY]
 
-/** (to, from, length, seed) -> sum. Locals: 4 end (i32), 5 total (i64), 6 lanes, 7 loaded (v128). */
+/** (to, from, length, seed) -> sum. Locals: 4 end (i32), 5 total (i64), 6 and 7 lanes, 8 loaded (v128). */
 const copySumBody: Code = [
   ...[get(3), I64_EXTEND_I32_U, set(5)],
-  // end = from + (length & ~15)
-  ...[get(1), get(2), i32(-16), I32_AND, I32_ADD, set(4)],
-  block(
-    loop(
-      ...[get(1), get(4), I32_GE_U, branchIf(1)],
-      ...[get(1), v128Load(0), set(7)],
-      ...[get(0), get(7), v128Store(0)],
-      ...[get(6), get(7), I32X4_EXTADD_PAIRWISE_U16, I32X4_ADD, set(6)],
-      advance(1, 16),
-      advance(0, 16),
-      branch(0),
-    ),
-  ),
+  eachStep(1, 2, 4, 64, [
+    ...[addVector(6, 8, 1, 0, 0), addVector(7, 8, 1, 16, 0)],
+    ...[addVector(6, 8, 1, 32, 0), addVector(7, 8, 1, 48, 0)],
+    ...[advance(0, 64), advance(1, 64)],
+  ]),
+  eachStep(1, 2, 4, 16, [addVector(6, 8, 1, 0, 0), advance(0, 16), advance(1, 16)]),
+  ...[get(6), get(7), I32X4_ADD, set(6)],
   addLanes(5, 6),
-  ...[get(2), i32(15), I32_AND, set(2)],
   block(
     loop(
       ...[get(2), i32(2), I32_LT_U, branchIf(1)],
@@ -213,7 +230,7 @@ const functions: readonly KernelFunction[] = [
     locals: [
       [1, I32],
       [1, I64],
-      [2, V128],
+      [3, V128],
     ],
     body: sumBody,
   },
@@ -225,7 +242,7 @@ const functions: readonly KernelFunction[] = [
     locals: [
       [1, I32],
       [1, I64],
-      [2, V128],
+      [3, V128],
     ],
     body: copySumBody,
   },
