@@ -5,15 +5,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { stringify } from 'yaml'
-import { SystemError } from '../lib/core/errors.ts'
 import { type FlowResult, measureFlow, serveIperf } from './iperf.ts'
-import { stop, Wire } from './namespaces.ts'
+import { firstOutput, stop, Wire } from './namespaces.ts'
 
 const program = fileURLToPath(new URL('../bin/openras.js', import.meta.url))
 const clientProgram = fileURLToPath(new URL('./pptp-client.js', import.meta.url))
 const rawProgram = fileURLToPath(new URL('./raw-gre.js', import.meta.url))
 const user = { name: 'bench', password: 'bench-password' }
-const startTimeoutMs = 60_000
 const tunnelServer = '10.87.0.1'
 
 export const encryptions = ['none', 'stateless', 'stateful'] as const
@@ -78,8 +76,8 @@ export class PptpPair {
       [rawProgram, 'receive', b.address, a.address],
       stdio,
     )
-    await nextOutput(receiver, 'the receiver')
-    const measured = nextOutput(receiver, 'the receiver')
+    await firstOutput(receiver, 'the receiver')
+    const measured = firstOutput(receiver, 'the receiver')
     const sender = this.#wire.spawn(
       a,
       process.execPath,
@@ -104,7 +102,7 @@ export class PptpPair {
     const serve = [program, 'serve', '--config', this.#config]
     const stdio = ['ignore', 'pipe', 'inherit'] as const
     this.#server = this.#wire.spawn(b, process.execPath, serve, { stdio: [...stdio] })
-    await nextOutput(this.#server, 'the server')
+    await firstOutput(this.#server, 'the server')
     this.#stopIperf = await serveIperf(this.#wire, b)
     this.#client = this.#wire.spawn(
       a,
@@ -113,7 +111,7 @@ export class PptpPair {
       { stdio: ['pipe', 'pipe', 'inherit'] },
     )
     this.#client.stdin?.end(user.password)
-    await nextOutput(this.#client, 'the client')
+    await firstOutput(this.#client, 'the client')
   }
 
   #packets(isSent: boolean): number {
@@ -124,21 +122,4 @@ export class PptpPair {
     }
     return status.pptp.counters[isSent ? 'gre-sentPackets' : 'gre-receivedPackets'] ?? 0
   }
-}
-
-function nextOutput(child: ChildProcess, who: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(
-      () => reject(new SystemError(`${who} said nothing for ${startTimeoutMs / 1000} s`)),
-      startTimeoutMs,
-    )
-    child.stdout?.once('data', data => {
-      clearTimeout(timer)
-      resolve(String(data))
-    })
-    child.once('exit', code => {
-      clearTimeout(timer)
-      reject(new SystemError(`${who} ended with ${code}`))
-    })
-  })
 }

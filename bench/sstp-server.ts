@@ -8,15 +8,15 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { stringify } from 'yaml'
 import { ownCertificateFiles } from '../lib/certificates/own-certificate.ts'
-import { SystemError } from '../lib/core/errors.ts'
 import { type FlowResult, measureFlow, serveIperf } from './iperf.ts'
-import { stop, Wire } from './namespaces.ts'
+import { firstOutput, stop, Wire } from './namespaces.ts'
 
 const program = fileURLToPath(new URL('../bin/openras.js', import.meta.url))
 const clientProgram = fileURLToPath(new URL('./sstp-client.js', import.meta.url))
 const callsProgram = fileURLToPath(new URL('./sstp-calls.js', import.meta.url))
 const user = { name: 'bench', password: 'bench-password' }
-const startTimeoutMs = 120_000
+/** For hundreds of calls to come up. */
+const diallingTimeoutMs = 120_000
 const tunnelServer = '10.87.0.1'
 
 export class SstpPair {
@@ -115,7 +115,7 @@ export class SstpPair {
     whileUp: (result: { calls: number; seconds: number }) => Promise<void> | void,
   ): Promise<void> {
     const dialler = this.#spawnClient(callsProgram, [String(calls), String(parallel)])
-    const line = await firstOutput(dialler, 'the dialler')
+    const line = await firstOutput(dialler, 'the dialler', diallingTimeoutMs)
     await whileUp(JSON.parse(line) as { calls: number; seconds: number })
     await stop(dialler, 20_000)
   }
@@ -147,21 +147,4 @@ export class SstpPair {
     client.stdin?.end(user.password)
     return client
   }
-}
-
-function firstOutput(child: ChildProcess, who: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(
-      () => reject(new SystemError(`${who} said nothing for ${startTimeoutMs / 1000} s`)),
-      startTimeoutMs,
-    )
-    child.stdout?.once('data', data => {
-      clearTimeout(timer)
-      resolve(String(data))
-    })
-    child.once('exit', code => {
-      clearTimeout(timer)
-      reject(new SystemError(`${who} ended with ${code}`))
-    })
-  })
 }
