@@ -3,7 +3,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { productVersion } from '../../lib/server/version.ts'
 import { compileInto } from '../support/compiled.ts'
 
@@ -112,6 +112,44 @@ t.test('init makes everything once; check, user and status work with what it mad
   t.notOk(said.includes(word), 'nothing repeats a password')
 })
 
+/** What a server says that is ended once it has said all. */
+async function greetingOf(t: Test, config: string): Promise<string> {
+  const child = spawn(process.execPath, [script, 'serve', '--config', config])
+  t.teardown(() => child.kill('SIGKILL'))
+  const ended = new Promise(resolve => child.once('close', resolve))
+  let stdout = ''
+  for await (const chunk of child.stdout) {
+    stdout += chunk
+    if (stdout.includes('Stop with Ctrl-C')) child.kill('SIGTERM')
+  }
+  t.equal(await ended, 0)
+  return stdout
+}
+
+t.test('a server without TLS and IKEv2 needs no certificate and offers what is on', async t => {
+  if (process.getuid?.() !== 0) return
+  const directory = mkdtempSync(join(tmpdir(), 'ras-'))
+  t.teardown(() => rmSync(directory, { recursive: true }))
+  const path = join(directory, 'openras.yaml')
+  const text = `
+server: {name: vpn.example.net, listen: [127.77.0.1]}
+tun: {backend: memory}
+sstp: {enabled: false}
+ikev2: {enabled: false}
+pptp: {enabled: PPTP}
+addresses: {ipv4: [10.87.0.0/24]}
+state: {directory: ${join(directory, 'state')}, controlSocket: ${join(directory, 'sock')}}
+`
+  writeFileSync(path, text.replace('PPTP', 'false'), { mode: 0o600 })
+  const nothing = await greetingOf(t, path)
+  t.notMatch(nothing, /Dial|sstpc|rasdial/)
+  writeFileSync(path, text.replace('PPTP', 'true'))
+  const pptp = await greetingOf(t, path)
+  t.match(pptp, /PPTP +127\.77\.0\.1 port 1723/)
+  t.match(pptp, /Add-VpnConnection .*-TunnelType Pptp .*\n +rasdial 'vpn.example.net PPTP' USER/)
+  t.notMatch(pptp, /Dial as|Import-Certificate|sstpc/)
+})
+
 t.test('serve says how to dial in, and ends with the signal TERM', async t => {
   const directory = mkdtempSync(join(tmpdir(), 'ras-'))
   t.teardown(() => rmSync(directory, { recursive: true }))
@@ -139,15 +177,7 @@ state: {directory: ${join(directory, 'state')}, controlSocket: ${join(directory,
   }
   t.match(refused, { code: 1, stderr: new RegExp(`openras: .*${port}.*\n.*ss -ltunp shows`) })
 
-  const child = spawn(process.execPath, [script, 'serve', '--config', path])
-  t.teardown(() => child.kill('SIGKILL'))
-  const ended = new Promise(resolve => child.once('close', resolve))
-  let stdout = ''
-  for await (const chunk of child.stdout) {
-    stdout += chunk
-    if (stdout.includes('Stop with Ctrl-C')) child.kill('SIGTERM')
-  }
-  t.equal(await ended, 0)
+  const stdout = await greetingOf(t, path)
   t.match(stdout, /Dial as +vpn\.example\.net/, 'the names of the certificate')
   t.match(stdout, new RegExp(`sstpc --ca-cert ca.pem --user USER .* vpn.example.net:${port} `))
   t.match(stdout, /Who is connected: openras status/)
