@@ -16,6 +16,9 @@ export function welcome(config: Config, status: ServerStatus): string {
   if (ikev2 !== undefined) row('IKEv2', portsOf(ikev2.addresses))
   if (l2tp !== undefined) row('L2TP', l2tpOf(config))
   if (pptp !== undefined) row('PPTP', portsOf(pptp.addresses))
+  if ([sstp, ikev2, l2tp, pptp].every(protocol => protocol === undefined)) {
+    row('Warning', 'sstp, ikev2, l2tp and pptp are all off: nobody can dial in')
+  }
   row('Tunnels', [...rangesOf(config), ...ipv6Of(config)].join(', '))
   row('Interface', `${dataplane.tunName}, backend ${dataplane.backend} (${offloads})`)
   row('NAT', natOf(forwarding?.natInterface))

@@ -61,15 +61,28 @@ export function ownCertificate(config: Config): {
   return ensureOwnCertificate({
     stateDirectory: config.state.directory,
     names: [config.server.name],
-    addresses: machineAddresses(config.tun.name),
+    addresses: dialableAddresses(networkInterfaces(), config.tun.name),
     now: systemWallClock.now(),
   })
 }
 
-/** What a client can dial: neither loopback nor link-local, nor our own end of the tunnels. */
-function machineAddresses(tunName: string): string[] {
-  return Object.entries(networkInterfaces())
-    .flatMap(([name, addresses]) => (name === tunName ? [] : (addresses ?? [])))
+/**
+ * What a client can dial: neither loopback nor link-local, nor our own end of the tunnels. `tunName` may
+ * be a pattern: `ras%d` is every name that the kernel makes of it.
+ */
+export function dialableAddresses(
+  interfaces: ReturnType<typeof networkInterfaces>,
+  tunName: string,
+): string[] {
+  const [start = '', end] = tunName.split('%d')
+  const isTun = (name: string) =>
+    end === undefined
+      ? name === tunName
+      : name.startsWith(start) &&
+        name.endsWith(end) &&
+        /^\d+$/.test(name.slice(start.length, name.length - end.length))
+  return Object.entries(interfaces)
+    .flatMap(([name, addresses]) => (isTun(name) ? [] : (addresses ?? [])))
     .filter(({ internal, address }) => !internal && !address.startsWith('fe80:'))
     .map(({ address }) => address)
     .sort()

@@ -142,6 +142,7 @@ state: {directory: ${join(directory, 'state')}, controlSocket: ${join(directory,
 `
   writeFileSync(path, text.replace('PPTP', 'false'), { mode: 0o600 })
   const nothing = await greetingOf(t, path)
+  t.match(nothing, /Warning +.* all off: nobody can dial in/)
   t.notMatch(nothing, /Dial|sstpc|rasdial/)
   writeFileSync(path, text.replace('PPTP', 'true'))
   const pptp = await greetingOf(t, path)
