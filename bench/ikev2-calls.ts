@@ -1,7 +1,7 @@
 /**
  * Many IKEv2 calls from one process: dials some and hangs them up, so that its code is compiled; then
- * dials those that count, says how long that took, and holds them until it is told to stop. Arguments: server, own address, fingerprint, user, calls, at a time. The password comes
- * on standard input.
+ * dials those that count, says how long that took, and holds them until it is told to stop. Arguments:
+ * server, own address, fingerprint, user, calls, at a time. The password comes on standard input.
  */
 import { text } from 'node:stream/consumers'
 import { fromHex } from '../lib/core/bytes.ts'

@@ -118,7 +118,7 @@ export class Ikev2Pair {
     return residentMiBOf(this.#server.pid ?? 0)
   }
 
-  /** Without the tunnel: after some that warm the process up, dials calls from one process and calls `whileUp` while all are up. */
+  /** Without the tunnel: one process dials as many calls, and `whileUp` is called while all are up. */
   async withCalls(
     calls: number,
     parallel: number,
